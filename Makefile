@@ -1,0 +1,57 @@
+# Every target sets up what it needs: Python 3.11 and make are enough. `make setup PYTHON=…` picks another Python.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CONSTRAINTS ?= constraints/cpu.txt
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(notdir $(CONSTRAINTS))
+CODE := dalle2_train tests $(wildcard pipelines)
+
+.PHONY: help setup lint format types imports test test-system system-deps quickstart emoji ui clean
+
+help:  ## these lines
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## .venv with exact versions; a second call does nothing
+
+$(STAMP): pyproject.toml constraints/cpu.txt $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[emoji,judge,export,dev]'
+	touch $@
+
+lint: setup types imports  ## style, types, who imports whom, and that `lightning` is absent
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/python -m dalle2_train.doctor
+
+format: setup  ## let ruff write the style
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+types: setup
+	$(BIN)/pyright
+
+imports: setup
+	$(BIN)/lint-imports
+
+test: setup  ## the tests of seconds
+	$(BIN)/python -m pytest
+
+system-deps: setup  ## what test-system needs beyond setup: nothing so far
+
+test-system: system-deps  ## the tests of several processes
+	$(BIN)/python -m pytest -m system || test $$? -eq 5  # 5: none collected
+
+quickstart: setup  ## train all four models on emoji and sample pictures: quickstart/
+	$(BIN)/python -m pipelines.quickstart
+
+emoji: setup  ## the longer training on all emoji: emoji/
+	$(BIN)/python -m pipelines.emoji
+
+ui: setup  ## the quickstart's runs in MLflow's UI
+	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///quickstart/mlflow.db
+
+clean:  ## caches and .venv; quickstart/ and emoji/ are yours and stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find dalle2_train tests -name __pycache__ -type d -prune -exec rm -rf {} +

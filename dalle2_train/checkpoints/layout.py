@@ -1,0 +1,49 @@
+"""Where a run keeps what: NAME/checkpoints/step-00001000/, NAME/model/, NAME/progress.json, NAME/losses.jsonl."""
+
+import re
+
+from dalle2_train import storage
+from dalle2_train.checkpoints.manifest import MANIFEST_NAME
+
+_STEP = re.compile(r"/checkpoints/step-(\d{8,})/")
+
+
+def checkpoint_uri(run_uri: str, step: int) -> str:
+    """The folder of the checkpoint after `step` updates."""
+    return storage.join(run_uri, "checkpoints", f"step-{step:08d}")
+
+
+def model_uri(run_uri: str) -> str:
+    """The folder of the released weights."""
+    return storage.join(run_uri, "model")
+
+
+def progress_uri(run_uri: str) -> str:
+    return storage.join(run_uri, "progress.json")
+
+
+def losses_uri(run_uri: str) -> str:
+    return storage.join(run_uri, "losses.jsonl")
+
+
+def stop_uri(run_uri: str) -> str:
+    """Its existence asks a running training to write a last checkpoint and stop."""
+    return storage.join(run_uri, "stop")
+
+
+def committed_steps(run_uri: str) -> list[int]:
+    """Steps of the checkpoints that have a manifest, oldest first."""
+    return sorted(step for step, files in _checkpoint_files(run_uri).items() if MANIFEST_NAME in files)
+
+
+def started_steps(run_uri: str) -> list[int]:
+    """Steps of all checkpoint folders, whole or not, oldest first."""
+    return sorted(_checkpoint_files(run_uri))
+
+
+def _checkpoint_files(run_uri: str) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for uri in storage.list_files(storage.join(run_uri, "checkpoints")):
+        if match := _STEP.search(uri):
+            found.setdefault(int(match[1]), set()).add(uri[match.end() :])
+    return found

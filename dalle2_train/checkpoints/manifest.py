@@ -1,0 +1,113 @@
+"""The manifest of a checkpoint or a model: what it is, what it came from, and the digest of every file in it.
+
+It is published after everything it names: a folder without one is unfinished, whatever else lies in it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dalle2_train import config, storage
+from dalle2_train.errors import InputError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file's SHA-256 (hexadecimal) and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class ClipReference:
+    """The CLIP model whose embeddings a part was trained on."""
+
+    uri: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class DataReference:
+    """The shards a model was trained on, and the digest of their manifest."""
+
+    uri: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """What a checkpoint or model folder holds."""
+
+    kind: str
+    """clip, prior, decoder or upsampler."""
+    config: dict[str, Any]
+    """The family's model config: enough to build the network anew."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """The whole resolved recipe."""
+    profile: str | None = None
+    clip: ClipReference | None = None
+    data: DataReference | None = None
+    step: int = 0
+    """Updates done."""
+    world_size: int = 1
+    order: dict[str, Any] | None = None
+    """Where the data stream stands, merged over ranks."""
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    """By name relative to the folder."""
+    created: str = ""
+    """UTC, ISO 8601."""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def is_sharded(self) -> bool:
+        """True for a checkpoint as the ranks wrote it, False for released weights."""
+        return ".metadata" in self.files
+
+
+def model_digest(manifest: ModelManifest) -> str:
+    """One SHA-256 for kind, config and every file: equal digests mean the same model."""
+    files = {name: entry.sha256 for name, entry in sorted(manifest.files.items())}
+    identity = {"kind": manifest.kind, "config": manifest.config, "files": files}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def publish_manifest(folder: str, manifest: ModelManifest) -> None:
+    """Make the folder count as whole. Everything the manifest names is already there."""
+    storage.publish_json(storage.join(folder, MANIFEST_NAME), asdict(manifest))
+
+
+def read_manifest(folder: str) -> ModelManifest:
+    """Raises InputError where there is none, where it is damaged, or where it is of a newer format."""
+    uri = storage.join(folder, MANIFEST_NAME)
+    found = storage.read_json(uri)
+    if not isinstance(found, Mapping) or not isinstance(found.get("format_version"), int):
+        raise InputError(f"{uri}: not a model's manifest; give a run, a checkpoint or a model folder")
+    if found["format_version"] > FORMAT_VERSION:
+        raise InputError(f"{uri}: format {found['format_version']}, but this version reads up to {FORMAT_VERSION}; "
+                         "upgrade dalle2-train")  # fmt: skip
+    return config.build(ModelManifest, found, where=uri)
+
+
+def has_manifest(folder: str) -> bool:
+    """True where a folder is committed."""
+    return storage.exists(storage.join(folder, MANIFEST_NAME))
+
+
+def find_faults(folder: str, manifest: ModelManifest, names: list[str] | None = None) -> list[str]:
+    """Which of the named files (all, by default) are missing or not what was written, in words."""
+    faults = []
+    for name in manifest.files if names is None else names:
+        uri, entry = storage.join(folder, name), manifest.files[name]
+        if not storage.exists(uri):
+            faults.append(f"{name} is missing")
+        elif storage.size(uri) != entry.size:
+            faults.append(f"{name} has {storage.size(uri)} bytes instead of {entry.size}")
+        elif storage.sha256_file(uri) != entry.sha256:
+            faults.append(f"{name} is damaged: its digest is not the one that was written")
+    return faults

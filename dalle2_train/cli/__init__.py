@@ -1,0 +1,55 @@
+"""The command line: parse, call one library function, print its result.
+
+Nothing heavy is imported to parse, so `--help` answers at once; a command's function imports what it needs.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+
+from dalle2_train.cli import datasets, models, setup, training
+from dalle2_train.cli.manners import Outcome
+from dalle2_train.errors import InputError, PreemptedError, RefusedError
+
+EXIT_CODES: dict[type[Exception], int] = {InputError: 2, RefusedError: 3, PreemptedError: 75}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code: 0 done, 1 our fault, 2 wrong input, 3 refused, 75 run it again."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
+    try:
+        outcome: Outcome = args.run(args)
+    except tuple(EXIT_CODES) as error:
+        print(f"dalle2-train: {error}", file=sys.stderr)
+        return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+    except KeyboardInterrupt:
+        print(
+            "dalle2-train: interrupted; the same command goes on from the last whole checkpoint",
+            file=sys.stderr,
+        )
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print("dalle2-train: this is a fault of ours; please report it with the lines above", file=sys.stderr)
+        return 1
+    print(json.dumps(outcome.data) if args.json else outcome.text, flush=True)
+    return outcome.exit_code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command; each puts its function into `run`."""
+    parser = argparse.ArgumentParser(
+        prog="dalle2-train",
+        description="Train DALL·E 2 (unCLIP) from image–text shards to a released model.",
+        epilog="Exit codes: 0 done; 1 our fault; 2 wrong input; 3 refused on evidence; 75 preempted, run it again.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for group in (setup, datasets, training, models):
+        group.add_commands(commands)
+    return parser

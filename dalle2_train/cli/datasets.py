@@ -1,0 +1,97 @@
+"""`shards …`: pictures and captions into shards, their manifest, their faults, their embeddings."""
+
+import argparse
+from typing import Any
+
+from dalle2_train.cli.manners import MODEL_HELP, Outcome, add_command, resolve_model, would
+
+
+def add_commands(commands: Any) -> None:
+    shards = commands.add_parser("shards", help="make, index, check and embed image–text shards")
+    steps = shards.add_subparsers(required=True, metavar="STEP")
+
+    ingest = add_command(steps, "ingest", _ingest, "pictures and captions → LAION shards")
+    ingest.add_argument("source", metavar="SOURCE", help="emoji | emoji:quick | folder:PATH")
+    ingest.add_argument("--to", required=True, metavar="URI", help="folder for the shards")
+
+    index = add_command(
+        steps, "index", _index, "write the manifest: every shard's size, digest, samples and splits"
+    )
+    index.add_argument("uri", metavar="URI", help="folder of shards")
+
+    check = add_command(
+        steps, "check", _check, "find every fault by shard, key and kind (exit code 3 when there are some)"
+    )
+    check.add_argument("uri", metavar="URI", help="folder of shards")
+
+    embed = add_command(
+        steps, "embed", _embed, "CLIP embeddings of every sample, in shards of the same names"
+    )
+    embed.add_argument("uri", metavar="URI", help="folder of shards")
+    embed.add_argument("--clip", required=True, metavar="MODEL", help=MODEL_HELP)
+    embed.add_argument("--to", required=True, metavar="URI", help="folder for the embedded shards")
+    embed.add_argument("--tracking", metavar="URI", help="where models:/NAME@ALIAS is looked up")
+    embed.add_argument(
+        "--no-text-encodings", action="store_true", help="leave out the tokens' states (smaller shards)"
+    )
+
+
+def _ingest(args: argparse.Namespace) -> Outcome:
+    from dalle2_train import storage
+    from dalle2_train.config import to_dict
+    from dalle2_train.data.ingest import ingest
+
+    if args.dry_run:
+        storage.check_writable(args.to)
+        return would({"source": args.source, "to": args.to}, f"make shards of {args.source} in {args.to}")
+    result = ingest(args.source, args.to)
+    done = "were there already" if result.skipped else "written"
+    text = f"{result.uri}: {result.num_samples} samples in {result.num_shards} shards {done}; {_splits(result.splits)}"
+    return Outcome(to_dict(result), text)
+
+
+def _index(args: argparse.Namespace) -> Outcome:
+    from dalle2_train.data.manifest import index, shard_uris
+
+    if args.dry_run:
+        shards = len(shard_uris(args.uri))
+        return would({"uri": args.uri, "num_shards": shards}, f"index {shards} shards in {args.uri}")
+    manifest = index(args.uri)
+    found = {
+        "num_shards": len(manifest.shards),
+        "num_samples": manifest.num_samples,
+        "splits": manifest.count(),
+    }
+    text = f"{args.uri}: {found['num_samples']} samples in {found['num_shards']} shards; {_splits(manifest.count())}"
+    return Outcome({"uri": args.uri, "digest": manifest.digest, **found}, text)
+
+
+def _check(args: argparse.Namespace) -> Outcome:
+    from dalle2_train.config import to_dict
+    from dalle2_train.data.doctor import check
+
+    report = check(args.uri)
+    lines = [f"{fault.shard}  {fault.key or '-'}  {fault.kind}" for fault in report.faults]
+    text = "\n".join([*lines, f"{args.uri}: {report.num_samples} samples, {len(lines)} faults"])
+    return Outcome(to_dict(report), text, 3 if report.faults else 0)
+
+
+def _embed(args: argparse.Namespace) -> Outcome:
+    from dalle2_train import storage
+    from dalle2_train.data.manifest import load_or_index
+    from dalle2_train.encoders.loading import load_clip
+    from dalle2_train.launch.embed import embed
+
+    clip = resolve_model(args.clip, args.tracking)
+    if args.dry_run:
+        samples, fingerprint = load_or_index(args.uri).num_samples, load_clip(clip).fingerprint
+        storage.check_writable(args.to)
+        data = {"uri": args.uri, "to": args.to, "num_samples": samples, "clip_fingerprint": fingerprint}
+        return would(data, f"embed {samples} samples of {args.uri} into {args.to}")
+    manifest = embed(args.uri, args.to, clip, text_encodings=not args.no_text_encodings)
+    data = {"to": args.to, "num_samples": manifest.num_samples, "digest": manifest.digest}
+    return Outcome(data, f"{args.to}: embeddings of {manifest.num_samples} samples")
+
+
+def _splits(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in counts.items())

@@ -1,0 +1,64 @@
+"""What all commands share: --json, --dry-run, results, and the words of their arguments."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dalle2_train.errors import InputError, RefusedError
+
+MODEL_HELP = "a run, a checkpoint, an exported folder (path or URI), or models:/NAME@ALIAS"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A command's result: `data` for --json, `text` for people."""
+
+    data: dict[str, Any]
+    text: str
+    exit_code: int = 0
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], Outcome], summary: str
+) -> argparse.ArgumentParser:
+    """A command that answers to --json and --dry-run."""
+    parser = commands.add_parser(name, help=summary, description=summary)
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as one JSON object on the last line"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="resolve and check everything, do nothing")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_settings(parser: argparse.ArgumentParser, what: str) -> None:
+    """--set KEY=VALUE, any number of times."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help=f"change one value of {what}"
+    )
+
+
+def would(data: dict[str, Any], text: str) -> Outcome:
+    """The result of a dry run."""
+    return Outcome({"dry_run": True, **data}, f"would {text} (dry run: nothing was done)")
+
+
+def resolve_models(models: Sequence[str], tracking_uri: str | None) -> list[str]:
+    """`models` with every models:/NAME@ALIAS replaced by the URI that the registry has for it."""
+    return [resolve_model(model, tracking_uri) for model in models]
+
+
+def resolve_model(model: str, tracking_uri: str | None) -> str:
+    """A model's URI. Raises InputError for an alias without a registry to look it up in."""
+    if not model.startswith("models:/"):
+        return model
+    if tracking_uri is None:
+        raise InputError(f"{model} is looked up in a registry; say which with --tracking URI")
+    from dalle2_train.evaluation import verified_digest
+    from dalle2_train.tracking.registry import lookup
+
+    version = lookup(model, tracking_uri=tracking_uri)
+    if verified_digest(version.uri) != version.digest:
+        raise RefusedError(f"{model}: what lies at {version.uri} is not what was registered; restore it")
+    return version.uri

@@ -1,0 +1,171 @@
+"""`evaluate`, `promote`, `export` and `sample`: what is done with trained models."""
+
+import argparse
+import io
+from typing import TYPE_CHECKING, Any
+
+from dalle2_train.cli.manners import (
+    MODEL_HELP,
+    Outcome,
+    add_command,
+    add_settings,
+    resolve_model,
+    resolve_models,
+    would,
+)
+from dalle2_train.errors import InputError, RefusedError
+
+if TYPE_CHECKING:
+    from dalle2_train.generation.load import Unclip
+    from dalle2_train.promotion import PromotionPolicy
+
+
+def add_commands(commands: Any) -> None:
+    evaluate = add_command(
+        commands, "evaluate", _evaluate, "judge the pictures of a model by split: r1, r10, kid"
+    )
+    _add_models(evaluate)
+    evaluate.add_argument("--data", required=True, metavar="URI", help="folder of shards")
+    evaluate.add_argument("--to", metavar="URI", help="folder for the report (default: MODEL/evaluation)")
+    add_settings(evaluate, "the evaluation, for instance evaluation.num_queries=50 or generation.eta=1")
+
+    promote = add_command(
+        commands, "promote", _promote, "give an evaluated model an alias in the registry, by policy"
+    )
+    promote.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
+    promote.add_argument("--to", required=True, metavar="ALIAS", help="for instance champion")
+    promote.add_argument("--name", default="unclip", help="the registered model (default: %(default)s)")
+    promote.add_argument(
+        "--rollback", action="store_true", help="give ALIAS back to what it pointed at before"
+    )
+    promote.add_argument("--tracking", required=True, metavar="URI", help="the MLflow registry")
+    add_settings(promote, "the policy, for instance minimum=0.3")
+
+    export = add_command(
+        commands, "export", _export, "one folder with all parts, which proves itself by loading"
+    )
+    _add_models(export)
+    export.add_argument("--format", choices=("diffusers", "safetensors"), required=True)
+    export.add_argument("--to", required=True, metavar="DIR", help="the new folder")
+
+    sample = add_command(commands, "sample", _sample, "text → picture")
+    _add_models(sample)
+    sample.add_argument(
+        "--prompt", required=True, action="append", metavar="TEXT", help="a caption; may be repeated"
+    )
+    sample.add_argument("--to", required=True, metavar="PNG", help="the picture: one, or a labelled grid")
+    sample.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    add_settings(sample, "the generation, for instance decoder_guidance=2")
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help=f"{MODEL_HELP}; several parts make one unCLIP"
+    )
+    parser.add_argument("--tracking", metavar="URI", help="where models:/NAME@ALIAS is looked up")
+
+
+def _evaluate(args: argparse.Namespace) -> Outcome:
+    from dalle2_train import evaluation, storage
+    from dalle2_train.config import build, override, to_dict
+    from dalle2_train.generation.load import load_unclip
+    from dalle2_train.generation.pipeline import GenerationConfig, generate
+
+    sections = override({"evaluation": {}, "generation": {}}, args.set)
+    sampler = build(GenerationConfig, sections.pop("generation"), "generation")
+    models = resolve_models(args.models, args.tracking)
+    unclip = load_unclip(models)
+    question = {"image_size": _image_size(unclip), **sections.pop("evaluation")}
+    config = build(evaluation.EvaluationConfig, question, "evaluation")
+    if sections:
+        raise InputError(f"--set {next(iter(sections))}…: give evaluation.KEY=VALUE or generation.KEY=VALUE")
+    if args.dry_run:
+        return would({"models": models, "data": args.data}, f"judge {', '.join(models)} on {args.data}")
+    done = evaluation.evaluate(
+        lambda captions, seed: generate(unclip, captions, seed, sampler),
+        args.data,
+        config,
+        evaluation.ModelIdentity(models[0], evaluation.verified_digest(models), to_dict(sampler)),
+        clip=unclip.clip,
+    )
+    report_uri = evaluation.write_evaluation(done, args.to or storage.join(models[0], "evaluation"))
+    return Outcome({"report": report_uri, **done.report.to_json()}, evaluation.table(done.report))
+
+
+def _promote(args: argparse.Namespace) -> Outcome:
+    from dalle2_train.config import build, override, to_dict
+    from dalle2_train.promotion import PromotionPolicy, promote, rollback
+
+    policy = build(PromotionPolicy, override({}, args.set), "policy")
+    if (args.model is None) != args.rollback:
+        raise InputError("give either the MODEL to promote, or --rollback")
+    if args.dry_run:
+        return _would_promote(args, policy)
+    if args.rollback:
+        decision = rollback(args.name, args.to, tracking_uri=args.tracking)
+    else:
+        model = resolve_model(args.model, args.tracking)
+        decision = promote(model, args.name, args.to, tracking_uri=args.tracking, policy=policy)
+    text = f"{args.name}@{args.to}: {decision.action} {decision.uri}: {'; '.join(decision.reasons)}"
+    return Outcome(to_dict(decision), text)
+
+
+def _would_promote(args: argparse.Namespace, policy: "PromotionPolicy") -> Outcome:
+    from dalle2_train.evaluation import read_report, verified_digest
+    from dalle2_train.promotion import judge_candidate
+    from dalle2_train.tracking.registry import by_alias
+
+    champion = by_alias(args.name, args.to, tracking_uri=args.tracking)
+    if args.rollback:
+        return would({"name": args.name, "alias": args.to}, f"roll {args.name}@{args.to} back")
+    model = resolve_model(args.model, args.tracking)
+    reasons, objections = judge_candidate(read_report(model), verified_digest(model), champion, policy)
+    if objections:
+        raise RefusedError(f"{model} would not be promoted to {args.name}@{args.to}: {'; '.join(objections)}")
+    return would({"uri": model, "reasons": list(reasons)}, f"promote {model} to {args.name}@{args.to}")
+
+
+def _export(args: argparse.Namespace) -> Outcome:
+    from dalle2_train.config import to_dict
+    from dalle2_train.export.diffusers_folder import check_exportable, export_diffusers
+    from dalle2_train.export.release import export_release
+    from dalle2_train.generation.load import load_unclip
+
+    models = resolve_models(args.models, args.tracking)
+    if args.dry_run:
+        unclip = load_unclip(models)
+        if args.format == "diffusers":
+            check_exportable(unclip)
+        return would(
+            {"models": models, "to": args.to}, f"export {', '.join(models)} as {args.format} to {args.to}"
+        )
+    export = export_diffusers if args.format == "diffusers" else export_release
+    result = export(models, args.to)
+    return Outcome(to_dict(result), f"{result.path}: {args.format}, {', '.join(result.models)}")
+
+
+def _sample(args: argparse.Namespace) -> Outcome:
+    from dalle2_train import storage
+    from dalle2_train.config import build, override
+    from dalle2_train.generation.grid import grid
+    from dalle2_train.generation.load import load_unclip
+    from dalle2_train.generation.pipeline import GenerationConfig, generate
+
+    config = build(GenerationConfig, override({}, args.set), "generation")
+    unclip = load_unclip(resolve_models(args.models, args.tracking))
+    if args.dry_run:
+        return would(
+            {"to": args.to, "prompts": args.prompt}, f"sample {len(args.prompt)} pictures into {args.to}"
+        )
+    images = generate(unclip, args.prompt, args.seed, config)
+    picture = io.BytesIO()
+    grid(images, args.prompt).save(picture, format="PNG")
+    storage.publish_bytes(args.to, picture.getvalue())
+    return Outcome(
+        {"to": args.to, "prompts": args.prompt, "seed": args.seed}, f"{args.to}: {len(args.prompt)} pictures"
+    )
+
+
+def _image_size(unclip: "Unclip") -> int:
+    last = unclip.upsampler.network.config.high_size if unclip.upsampler else None
+    return last or unclip.decoder.network.config.image_size

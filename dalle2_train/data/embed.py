@@ -1,0 +1,245 @@
+"""Writes the embeddings of a shard set beside it: shards of the same names and keys, with vectors for pictures.
+
+Which CLIP embeds is the caller's: this room is handed `encode`. B batch, L text length, E embedding, S side.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from webdataset.writer import TarWriter
+
+from dalle2_train import storage
+from dalle2_train.data import manifest as manifests
+from dalle2_train.data.decode import decode_image
+from dalle2_train.data.embedded import IMAGE_EMBED, TEXT_EMBED, TEXT_ENCODINGS, TEXT_MASK
+from dalle2_train.data.manifest import EmbeddingInfo, Shard, ShardManifest
+from dalle2_train.data.reader import Place, RawSample, Reader
+from dalle2_train.data.samples import caption, image_bytes
+from dalle2_train.errors import InputError
+
+
+class Embedded(NamedTuple):
+    """What `encode` returns for B samples; the last two are None when text encodings are not wanted."""
+
+    image_embed: Tensor  # (B, E)
+    text_embed: Tensor  # (B, E)
+    text_encodings: Tensor | None = None  # (B, L, E)
+    text_mask: Tensor | None = None  # (B, L) bool
+
+
+Encode = Callable[[Tensor, list[str]], Embedded]
+"""(uint8 (B, 3, S, S), B captions) → Embedded."""
+
+
+class _Moments(NamedTuple):
+    """Count, mean (E,), sum of squared deviations (E,), sum of norms: of image embeddings, in float64."""
+
+    count: int
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    norms: float
+
+    def merged(self, other: _Moments) -> _Moments:
+        """Of both sets together (Chan et al. 1979)."""
+        if not self.count or not other.count:
+            return self if self.count else other
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.count / count)
+        squares = self.squares + other.squares + delta**2 * (self.count * other.count / count)
+        return _Moments(count, mean, squares, self.norms + other.norms)
+
+
+def embed_shards(
+    source: str,
+    to: str,
+    encode: Encode,
+    *,
+    clip_uri: str,
+    clip_fingerprint: str,
+    image_size: int,
+    text_encodings: bool = True,
+    batch_size: int = 64,
+) -> ShardManifest:
+    """Embeds the set `source` into the folder `to`, one shard after another; run again, it goes on where it was.
+
+    A damaged sample, or a folder that holds something else: InputError.
+    """
+    manifest = manifests.load_or_index(source)
+    if storage.absolute(source) == storage.absolute(to):
+        raise InputError(f"{to}: embeddings go to a folder of their own; give another one than the shards'")
+    _refuse_others(to, clip_fingerprint)
+    storage.check_writable(to)
+    told = {"clip_fingerprint": clip_fingerprint, "text_encodings": text_encodings, "image_size": image_size}
+    parts: list[tuple[Shard, _Moments]] = []
+    for number, shard in enumerate(manifest.shards):
+        key = {**told, "source": shard.sha256}
+        part = _done(to, shard, key)
+        if part is None:
+            encoded = _encode_shard(Reader(source, manifest), number, encode, image_size, batch_size)
+            part = _publish(to, shard, key, encoded, text_encodings)
+        parts.append(part)
+        print(f"embed: shard {number + 1} of {len(manifest.shards)}", file=sys.stderr)
+    return _finish(to, manifest, parts, clip_uri, clip_fingerprint, text_encodings)
+
+
+def _refuse_others(to: str, clip_fingerprint: str) -> None:
+    if not storage.exists(storage.join(to, manifests.MANIFEST)):
+        if any(not storage.exists(_record_uri(to, Path(tar).name)) for tar in storage.list_files(to, ".tar")):
+            raise InputError(f"{to}: holds shards that are no embeddings; give an empty folder")
+        return
+    info = manifests.load(to).embeddings
+    if info is None or info.clip_fingerprint != clip_fingerprint:
+        made = f"embeddings of the CLIP {info.clip_fingerprint}" if info else "shards without embeddings"
+        raise InputError(f"{to}: holds {made}, not of {clip_fingerprint}; give an empty folder")
+
+
+class _Row(NamedTuple):
+    """A sample with its vectors, as its members will be."""
+
+    raw: RawSample
+    members: dict[str, NDArray[Any]]
+
+
+def _encode_shard(
+    reader: Reader, number: int, encode: Encode, image_size: int, batch_size: int
+) -> Iterator[_Row]:
+    shard = reader.manifest.shards[number]
+    for start in range(0, shard.num_samples, batch_size):
+        stop = min(start + batch_size, shard.num_samples)
+        raws = reader.read([Place(number, position) for position in range(start, stop)])
+        images, captions = zip(*(_decoded(raw, image_size) for raw in raws), strict=True)
+        embedded = encode(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), list(captions))
+        columns = _columns(embedded, len(raws))
+        for i, raw in enumerate(raws):
+            yield _Row(raw, {name: column[i] for name, column in columns.items()})
+
+
+def _decoded(raw: RawSample, image_size: int) -> tuple[NDArray[np.uint8], str]:
+    try:
+        return decode_image(image_bytes(raw), image_size), caption(raw)
+    except ValueError as error:
+        where = f"{raw['__url__']}: sample {raw['__key__']}"
+        raise InputError(f"{where}: {error}; run `shards check` and repair the set") from error
+
+
+def _columns(embedded: Embedded, count: int) -> dict[str, NDArray[Any]]:
+    columns: dict[str, NDArray[Any]] = {
+        IMAGE_EMBED: embedded.image_embed.float().cpu().numpy(),
+        TEXT_EMBED: embedded.text_embed.float().cpu().numpy(),
+    }
+    if embedded.text_encodings is not None and embedded.text_mask is not None:
+        # Half precision halves the set; the encodings come out of a layer norm, far below its largest number.
+        columns[TEXT_ENCODINGS] = embedded.text_encodings.to(torch.float16).cpu().numpy()
+        columns[TEXT_MASK] = embedded.text_mask.bool().cpu().numpy()
+    for name, column in columns.items():
+        assert len(column) == count, f"encode gave {len(column)} rows of {name} for {count} samples"
+        if not np.isfinite(column).all():
+            raise InputError(f"the CLIP gave {name} that are not finite; use another CLIP")
+    return columns
+
+
+def _publish(
+    to: str, shard: Shard, key: dict[str, Any], rows: Iterator[_Row], text_encodings: bool
+) -> tuple[Shard, _Moments]:
+    """Writes one embedded shard, then the record that says it is whole."""
+    vectors = []
+    with storage.local_staging(storage.local_path(to)) as folder:
+        tar = folder / shard.path
+        with tar.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0) as writer:
+            for row, split in zip(rows, shard.splits, strict=True):
+                if split == "train":
+                    vectors.append(row.members[IMAGE_EMBED])
+                writer.write(_sample(row, text_encodings))
+        index = manifests.index_shard(str(tar))
+        moments = _moments(np.stack(vectors) if vectors else np.zeros((0, 0)))
+        storage.publish_file(tar, storage.join(to, shard.path))
+    record = {**key, "sha256": index.sha256, "moments": _plain(moments)}
+    storage.publish_json(_record_uri(to, shard.path), record)
+    return index, moments
+
+
+def _sample(row: _Row, text_encodings: bool) -> dict[str, Any]:
+    names = [IMAGE_EMBED, TEXT_EMBED] + ([TEXT_ENCODINGS, TEXT_MASK] if text_encodings else [])
+    kept = {name: row.raw[name] for name in ("txt", "json") if name in row.raw}
+    return {"__key__": row.raw["__key__"], **{name: _npy(row.members[name]) for name in names}, **kept}
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _done(to: str, shard: Shard, key: dict[str, Any]) -> tuple[Shard, _Moments] | None:
+    """The embedded shard when an earlier run finished it from the same source by the same CLIP."""
+    place, record_uri = storage.join(to, shard.path), _record_uri(to, shard.path)
+    if not (storage.exists(record_uri) and storage.exists(place)):
+        return None
+    record = storage.read_json(record_uri)
+    if {name: record.get(name) for name in key} != key or storage.sha256_file(place) != record["sha256"]:
+        return None
+    found = record["moments"]
+    moments = _Moments(found["count"], np.array(found["mean"]), np.array(found["squares"]), found["norms"])
+    return manifests.index_shard(place), moments
+
+
+def _finish(
+    to: str,
+    manifest: ShardManifest,
+    parts: list[tuple[Shard, _Moments]],
+    clip_uri: str,
+    clip_fingerprint: str,
+    text_encodings: bool,
+) -> ShardManifest:
+    total = reduce(_Moments.merged, (moments for _, moments in parts))
+    if not total.count:
+        raise InputError(
+            f"{to}: the set has no train split ({manifest.count()}), and so no statistics to train with"
+        )
+    info = EmbeddingInfo(
+        clip_uri=clip_uri,
+        clip_fingerprint=clip_fingerprint,
+        embed_dim=len(total.mean),
+        mean=tuple(total.mean.tolist()),
+        std=tuple(np.sqrt(total.squares / total.count).tolist()),
+        norm=total.norms / total.count,
+        dtype="float32",
+        text_encodings=text_encodings,
+        source={shard.path: shard.sha256 for shard in manifest.shards},
+    )
+    source = {"kind": "embeddings", "of": manifest.digest}
+    done = ShardManifest(tuple(shard for shard, _ in parts), source, info)
+    manifests.publish(done, to)
+    return done
+
+
+def _moments(vectors: NDArray[Any]) -> _Moments:
+    """vectors: (N, E)."""
+    wide = vectors.astype(np.float64)
+    mean = wide.mean(0) if len(wide) else np.zeros(wide.shape[1])
+    return _Moments(len(wide), mean, ((wide - mean) ** 2).sum(0), float(np.linalg.norm(wide, axis=1).sum()))
+
+
+def _plain(moments: _Moments) -> dict[str, Any]:
+    """As JSON, in which every float64 comes back as it was."""
+    return {
+        "count": moments.count,
+        "mean": moments.mean.tolist(),
+        "squares": moments.squares.tolist(),
+        "norms": moments.norms,
+    }
+
+
+def _record_uri(to: str, shard_path: str) -> str:
+    return storage.join(to, f"{Path(shard_path).stem}_embedding.json")

@@ -1,0 +1,74 @@
+"""Embeddings beside shards: the layout of their members, and the join that is verified by key.
+
+E embedding, L text length.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dalle2_train.data.batches import Decoded
+from dalle2_train.data.decode import decode_array
+from dalle2_train.data.manifest import ShardManifest, load_or_index
+from dalle2_train.data.reader import RawSample, Reader
+from dalle2_train.errors import InputError
+
+IMAGE_EMBED, TEXT_EMBED = "image_embed.npy", "text_embed.npy"
+TEXT_ENCODINGS, TEXT_MASK = "text_encodings.npy", "text_mask.npy"
+
+
+def joined_reader(uri: str, manifest: ShardManifest, embeddings: str) -> Reader:
+    """A reader of the set `embeddings` whose places are those of `manifest`. Sets that don't match: InputError."""
+    found = manifest if embeddings == uri else load_or_index(embeddings)
+    if found.embeddings is None:
+        raise InputError(
+            f"{embeddings}: holds no embeddings; run `shards embed {uri} --clip MODEL --to URI` first"
+        )
+    if not found.embeddings.text_encodings:
+        raise InputError(f"{embeddings}: was made without text encodings; embed again with them")
+    if found is not manifest:
+        _verify(manifest, found, embeddings, uri)
+    return Reader(embeddings, found)
+
+
+def _verify(manifest: ShardManifest, found: ShardManifest, embeddings: str, uri: str) -> None:
+    assert found.embeddings is not None
+    remedy = f"embed {uri} again"
+    if [shard.path for shard in found.shards] != [shard.path for shard in manifest.shards]:
+        raise InputError(f"{embeddings}: has other shards than {uri}; {remedy}")
+    for ours, theirs in zip(manifest.shards, found.shards, strict=True):
+        if ours.keys != theirs.keys:
+            pairs = zip(ours.keys, theirs.keys, strict=False)
+            odd = next((f"{a} and {b}" for a, b in pairs if a != b), "the number of samples")
+            raise InputError(f"{embeddings}: {theirs.path} is misaligned with {uri}: {odd} differ; {remedy}")
+        if ours.splits != theirs.splits or found.embeddings.source.get(ours.path) != ours.sha256:
+            raise InputError(
+                f"{embeddings}: {theirs.path} was made from another {ours.path} than {uri} has; {remedy}"
+            )
+
+
+def add_vectors(sample: Decoded, raw: RawSample) -> None:
+    """Fills the embeddings of `sample` from its members. Members that are missing or misshaped: ValueError."""
+    sample.image_embed = _vector(raw, IMAGE_EMBED)
+    sample.text_embed = _vector(raw, TEXT_EMBED)
+    encodings = _array(raw, TEXT_ENCODINGS)  # (L, E)
+    mask = _array(raw, TEXT_MASK)  # (L,)
+    if encodings.ndim != 2 or encodings.shape[0] != mask.shape[0] or mask.ndim != 1:
+        raise ValueError(f"text encodings {encodings.shape} and mask {mask.shape} don't fit")
+    sample.text_encodings, sample.text_mask = encodings, mask.astype(np.bool_)
+
+
+def _vector(raw: RawSample, name: str) -> NDArray[np.float32]:
+    vector = _array(raw, name)
+    if vector.ndim != 1 or not np.isfinite(vector).all():
+        raise ValueError(f"{name} is not a finite vector")
+    return vector.astype(np.float32)
+
+
+def _array(raw: RawSample, name: str) -> NDArray[Any]:
+    if name not in raw:
+        raise ValueError(f"it has no {name}")
+    return decode_array(raw[name])

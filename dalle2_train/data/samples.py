@@ -1,0 +1,55 @@
+"""Raw samples to decoded ones, outside of training: what evaluation and previews look at.
+
+S the picture's side.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from dalle2_train.data.decode import IMAGE_EXTENSIONS, Picture, decode_image, decode_record, decode_text
+from dalle2_train.data.reader import RawSample, pipeline
+from dalle2_train.errors import InputError
+
+
+class Sample(NamedTuple):
+    """A decoded picture with its caption and its json record; `image` is uint8 (S, S, 3)."""
+
+    key: str
+    caption: str
+    image: Picture
+    meta: dict[str, Any]
+
+
+def collect(uri: str, split: str, image_size: int, limit: int | None = None) -> list[Sample]:
+    """The first `limit` samples of a split, for evaluation. A damaged one: InputError."""
+    found: list[Sample] = []
+    for raw in pipeline(uri, split):
+        if limit is not None and len(found) >= limit:
+            break
+        try:
+            image = decode_image(image_bytes(raw), image_size)
+            found.append(Sample(raw["__key__"], caption(raw), image, decode_record(raw.get("json", b"{}"))))
+        except ValueError as error:
+            where = f"{raw['__url__']}: sample {raw['__key__']}"
+            raise InputError(f"{where}: {error}; run `shards check` and repair the set") from error
+    return found
+
+
+def image_bytes(raw: RawSample) -> bytes:
+    """The picture of a raw sample. ValueError for a damaged sample, or one without picture."""
+    if "__error__" in raw:
+        raise ValueError(raw["__error__"])
+    for extension in IMAGE_EXTENSIONS:
+        if extension in raw:
+            return raw[extension]
+    raise ValueError("it has no picture")
+
+
+def caption(raw: RawSample) -> str:
+    """The caption of a raw sample. ValueError for a damaged sample, or one without caption."""
+    if "__error__" in raw:
+        raise ValueError(raw["__error__"])
+    if "txt" not in raw:
+        raise ValueError("it has no caption")
+    return decode_text(raw["txt"])

@@ -1,0 +1,1 @@
+"""Diffusion as pure functions on tensors: schedule, process, prediction, objective, guidance, samplers."""

@@ -1,0 +1,78 @@
+"""The training losses of a denoiser.
+
+B batch, C channels; x any shape (B, …), a prediction with learned variance (B, 2C, …).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dalle2_train.diffusion.prediction import PredictionType, target, to_x_0
+from dalle2_train.diffusion.schedule import NoiseSchedule
+from dalle2_train.diffusion.variance import vlb_term
+from dalle2_train.errors import InputError
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is predicted, and how its error is weighted over the timesteps."""
+
+    prediction_type: PredictionType = "epsilon"
+    """epsilon: the noise. sample: x_0. v_prediction: v (which no diffusers unCLIP folder can hold)."""
+    weighting: Literal["simple", "min_snr", "v"] = "simple"
+    """simple: the prediction's own mean square error. min_snr: the error of x_0 weighted by min(SNR, min_snr_gamma)
+    (Hang et al. 2023). v: the mean square error of v, whatever is predicted."""
+    min_snr_gamma: float = 5.0
+    """Cap of the signal-to-noise ratio in min_snr."""
+    learned_variance: bool = False
+    """Whether the prediction has as many channels again for the variance, trained by L_hybrid of Improved DDPM."""
+    vlb_weight: float = 0.001
+    """Weight of the variational bound, which is the sum over all timesteps in bits per dimension."""
+
+    def __post_init__(self) -> None:
+        if self.min_snr_gamma <= 0:
+            raise InputError(f"objective.min_snr_gamma {self.min_snr_gamma} must be positive")
+        if self.vlb_weight < 0:
+            raise InputError(f"objective.vlb_weight {self.vlb_weight} must not be negative")
+
+
+def denoising_loss(
+    schedule: NoiseSchedule,
+    config: ObjectiveConfig,
+    prediction: Tensor,
+    x_0: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    eps: Tensor,
+) -> Tensor:
+    """The loss of every sample (B,), at least float32: w(t) · mean((prediction - target)²).
+
+    With a learned variance `prediction` is (B, 2C, …), and vlb_weight · T · L_t is added, where L_t sees the mean
+    without its gradient (L_hybrid, eq. 16 of Nichol & Dhariwal 2021). The arguments are what the loss is a function of:
+    `x_0` (B, …) and `eps` (B, …), which made `x_t` (B, …) at `t` (B,).
+    """
+    dtype = torch.promote_types(x_0.dtype, torch.float32)
+    prediction, x_0, x_t, eps = (tensor.to(dtype) for tensor in (prediction, x_0, x_t, eps))
+    if config.learned_variance:
+        prediction, fraction = prediction.chunk(2, dim=1)
+    error = prediction - target(schedule, config.prediction_type, x_0, t, eps)
+    loss = weights(schedule, config)[t].to(dtype) * error.square().flatten(1).mean(dim=1)
+    if not config.learned_variance:
+        return loss
+    predicted_x_0 = to_x_0(schedule, x_t, t, prediction.detach(), config.prediction_type)
+    vlb = vlb_term(schedule, x_0, x_t, t, predicted_x_0, fraction)
+    return loss + config.vlb_weight * schedule.num_steps * vlb
+
+
+def weights(schedule: NoiseSchedule, config: ObjectiveConfig) -> Tensor:
+    """The factor w(t) on the square error of the prediction, at every timestep: (T,) float64.
+
+    An error of eps is one of x_0 times √SNR, an error of v one of x_0 times √(SNR + 1), SNR = ᾱ / (1 - ᾱ).
+    """
+    snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+    of_own_error = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}
+    own = of_own_error[config.prediction_type]  # the weight on x_0's error that `simple` amounts to
+    wanted = {"simple": own, "min_snr": snr.clamp(max=config.min_snr_gamma), "v": snr + 1}
+    return wanted[config.weighting] / own

@@ -1,0 +1,13 @@
+"""The three ways a command may end badly by design; anything else is our own fault (exit code 1)."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The message names what, the value and the remedy (exit code 2)."""
+
+
+class RefusedError(RuntimeError):
+    """Evidence speaks against going on: faults found, a policy unmet, a failed verification (exit code 3)."""
+
+
+class PreemptedError(RuntimeError):
+    """The work stopped at a safe point because it was told to; the same command goes on (exit code 75)."""

@@ -1,0 +1,1 @@
+"""From text to pictures: text → prior → decoder → upsampler, and the sheets they are shown on."""

@@ -1,0 +1,212 @@
+"""Puts an unCLIP together: trained parts are known by their manifests' kinds, the CLIP by its fingerprint."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from dalle2_train import storage
+from dalle2_train.checkpoints import ModelManifest, open_model
+from dalle2_train.config import build
+from dalle2_train.diffusion.objective import ObjectiveConfig
+from dalle2_train.diffusion.schedule import NoiseSchedule, ScheduleConfig, noise_schedule
+from dalle2_train.encoders.encoder import ClipEncoder
+from dalle2_train.encoders.loading import load_clip
+from dalle2_train.errors import InputError, RefusedError
+from dalle2_train.networks.decoder import Decoder, DecoderConfig
+from dalle2_train.networks.prior import Prior, PriorConfig
+from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig
+
+PARTS = ("prior", "decoder", "upsampler")
+RELEASE_MANIFEST = "unclip.json"
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Part(Generic[Network]):
+    """One trained diffusion model, ready to sample from."""
+
+    manifest: ModelManifest
+    network: Network
+    """With EMA weights, in eval mode, without gradients."""
+    schedule_config: ScheduleConfig
+    schedule: NoiseSchedule
+    objective: ObjectiveConfig
+
+
+@dataclass(frozen=True)
+class Unclip:
+    """All that turns text into pictures. Without an upsampler the pictures are the decoder's."""
+
+    clip: ClipEncoder
+    clip_uri: str
+    prior: Part[Prior]
+    decoder: Part[Decoder]
+    upsampler: Part[Upsampler] | None
+
+
+def load_unclip(models: Sequence[str], *, clip: str | None = None, parts: Sequence[str] = PARTS) -> Unclip:
+    """An unCLIP of `models`: runs, checkpoints, model folders or one release folder, in any order.
+
+    clip: a CLIP folder or hub name; by default one among `models`, or the one that the parts' manifests name.
+    It must be the CLIP that the parts were trained with. parts: those that must be there; leave "upsampler"
+    out for the decoder's small pictures.
+    Errors: InputError for a folder that isn't there, a missing or doubled part, parts that do not fit one
+    another, or another CLIP; RefusedError for damaged files.
+    """
+    found: dict[str, tuple[ModelManifest, dict[str, Tensor]]] = {}
+    for uri in _unpack_releases(models):
+        if is_clip_folder(uri):
+            clip = _only_one("clip", clip, uri)
+            continue
+        manifest, state = open_model(uri)
+        _check_kind(uri, manifest)
+        if manifest.kind in found:
+            raise InputError(
+                f"two models of kind {manifest.kind!r} were given, {uri} is the second; leave one out"
+            )
+        found[manifest.kind] = (manifest, state)
+    _check_parts(found, parts)
+    encoder, clip_uri = _load_clip(clip, {kind: manifest for kind, (manifest, _) in found.items()})
+    unclip = Unclip(
+        clip=encoder,
+        clip_uri=clip_uri,
+        prior=_part(*found["prior"], PriorConfig, Prior),
+        decoder=_part(*found["decoder"], DecoderConfig, Decoder),
+        upsampler=_part(*found["upsampler"], UpsamplerConfig, Upsampler) if "upsampler" in found else None,
+    )
+    _check_fit(unclip)
+    return unclip
+
+
+def is_clip_folder(uri: str) -> bool:
+    """Is `uri` a CLIP's Hugging Face folder, or a run that made one? Other models have no config.json."""
+    return any(
+        storage.exists(storage.join(folder, "config.json")) for folder in (uri, storage.join(uri, "model"))
+    )
+
+
+def _unpack_releases(models: Sequence[str]) -> list[str]:
+    """`models` with a release folder replaced by the folders in it. Missing folder: InputError."""
+    if not models:
+        raise InputError(
+            "no model was given; give the prior, the decoder and the upsampler, or a release folder"
+        )
+    uris: list[str] = []
+    for uri in models:
+        if not storage.exists(uri):
+            raise InputError(
+                f"{uri}: there is no such model folder; check the path, or train the model first"
+            )
+        uris += _release_folders(uri) if storage.exists(storage.join(uri, RELEASE_MANIFEST)) else [uri]
+    return uris
+
+
+def _release_folders(uri: str) -> list[str]:
+    """The folders in the release at `uri`, after every file's digest was compared with its manifest."""
+    described = storage.read_json(storage.join(uri, RELEASE_MANIFEST))
+    try:
+        for name, file in described["files"].items():
+            if storage.sha256_file(storage.join(uri, name)) != file["sha256"]:
+                raise RefusedError(
+                    f"{uri}: {name} is not the file that was released; restore it or export again"
+                )
+        return [storage.join(uri, name) for name in described["models"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{uri}: {RELEASE_MANIFEST} lacks {error}; restore it or export again") from error
+
+
+def _only_one(kind: str, first: str | None, second: str) -> str:
+    if first is not None and storage.absolute(first) != storage.absolute(second):
+        raise InputError(f"two models of kind {kind!r} were given, {first} and {second}; leave one out")
+    return second
+
+
+def _check_kind(uri: str, manifest: ModelManifest) -> None:
+    if manifest.kind == "clip":
+        raise InputError(f"{uri} is a checkpoint inside a CLIP's training; give the finished run's folder")
+    if manifest.kind not in PARTS:
+        raise InputError(
+            f"{uri} is a model of kind {manifest.kind!r}; an unCLIP is made of clip, {', '.join(PARTS)}"
+        )
+
+
+def _check_parts(found: Mapping[str, Any], parts: Sequence[str]) -> None:
+    # Pictures come from the decoder, and the decoder needs the prior's embedding.
+    needed = [kind for kind in PARTS if kind in {"prior", "decoder", *parts}]
+    missing = [kind for kind in needed if kind not in found]
+    if missing:
+        have = ", ".join(found) or "none"
+        raise InputError(
+            f"no model of kind {' and '.join(map(repr, missing))} was given (given: {have}); "
+            f"train one with `dalle2-train train {missing[0]}/…` and add its folder"
+        )
+
+
+def _load_clip(source: str | None, manifests: Mapping[str, ModelManifest]) -> tuple[ClipEncoder, str]:
+    """The CLIP that all parts were trained with, and where it was found."""
+    wanted = {kind: manifest.clip for kind, manifest in manifests.items() if manifest.clip is not None}
+    fingerprint: str | None = None
+    for kind, clip in wanted.items():
+        if fingerprint is not None and clip.fingerprint != fingerprint:
+            raise InputError(
+                f"the {kind} was trained with the CLIP {clip.fingerprint}, the {next(iter(wanted))} with "
+                f"{fingerprint}; give parts that were trained with one CLIP"
+            )
+        fingerprint = clip.fingerprint
+    if source is None:
+        if not wanted:
+            raise InputError("no part's manifest names its CLIP; give the CLIP's folder too")
+        source = next(iter(wanted.values())).uri
+        # A part that moved to another machine still names the CLIP's old place.
+        if source.startswith("/") and not storage.exists(source):
+            raise InputError(f"the CLIP that the models name, {source}, is not there; give its folder too")
+    return load_clip(source, fingerprint), source
+
+
+def _part(
+    manifest: ModelManifest, state: dict[str, Tensor], config_type: type, network_type: type[Network]
+) -> Part[Network]:
+    where = f"{manifest.kind} manifest"
+    try:
+        sections = {name: manifest.config[name] for name in ("network", "schedule", "objective")}
+    except KeyError as error:
+        raise InputError(
+            f"{where}: config has no section {error}; it was written by another program"
+        ) from error
+    network = network_type(build(config_type, sections["network"], f"{where}.network"))
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(
+            f"{where}: its weights do not fit its config ({reason}); restore the folder"
+        ) from error
+    schedule_config = build(ScheduleConfig, sections["schedule"], f"{where}.schedule")
+    return Part(
+        manifest=manifest,
+        network=network.eval().requires_grad_(False),
+        schedule_config=schedule_config,
+        schedule=noise_schedule(schedule_config),
+        objective=build(ObjectiveConfig, sections["objective"], f"{where}.objective"),
+    )
+
+
+def _check_fit(unclip: Unclip) -> None:
+    """Sizes that must agree between the parts."""
+    prior, decoder = unclip.prior.network.config, unclip.decoder.network.config
+    sizes = [
+        ("CLIP's embedding", unclip.clip.embed_dim, "the prior's", prior.embed_dim),
+        ("CLIP's embedding", unclip.clip.embed_dim, "the decoder's", decoder.embed_dim),
+        ("CLIP's context length", unclip.clip.context_length, "the prior's", prior.num_text_tokens),
+    ]
+    if unclip.upsampler is not None:
+        low_size = unclip.upsampler.network.config.low_size
+        sizes.append(("the decoder's picture size", decoder.image_size, "the upsampler's low_size", low_size))
+    for ours, value, theirs, other in sizes:
+        if value != other:
+            raise InputError(
+                f"{ours} is {value} but {theirs} is {other}; give parts that were trained for each other"
+            )

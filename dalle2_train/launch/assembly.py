@@ -1,0 +1,146 @@
+"""From a job to what `fit` is handed: the family's module, its stream of data, its pictures and its manifest."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from dalle2_train import seeding, storage
+from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest, open_model
+from dalle2_train.config import to_dict
+from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
+from dalle2_train.data.manifest import load_or_index
+from dalle2_train.data.reader import pipeline
+from dalle2_train.data.samples import caption
+from dalle2_train.data.stream import Stream, Tokenize
+from dalle2_train.encoders.clip import build_clip
+from dalle2_train.encoders.encoder import ClipEncoder
+from dalle2_train.encoders.tokenizer import tokenize, train_tokenizer
+from dalle2_train.errors import InputError
+from dalle2_train.launch.job import TrainJob, find_embeddings, open_clip
+from dalle2_train.launch.pictures import build_sampler
+from dalle2_train.networks.decoder import Decoder
+from dalle2_train.networks.prior import Prior
+from dalle2_train.networks.upsampler import Upsampler
+from dalle2_train.training.base import UnclipModule
+from dalle2_train.training.clip import ClipModelConfig, ClipModule
+from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule
+from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics
+from dalle2_train.training.protocols import Sampler
+from dalle2_train.training.upsampler import UpsamplerModelConfig, UpsamplerModule
+
+# A vocabulary of a few thousand pairs is settled long before.
+_MAX_TOKENIZER_CAPTIONS = 200_000
+
+_BATCH_TYPES: dict[str, BatchType] = {
+    "clip": ClipBatch,
+    "prior": PriorBatch,
+    "decoder": DecoderBatch,
+    "upsampler": UpsamplerBatch,
+}
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A training ready to run on this rank."""
+
+    job: TrainJob
+    module: UnclipModule
+    manifest: ModelManifest
+    sampler: Sampler | None
+    embeddings: str | None
+    tokenize: Tokenize | None
+
+    def open_stream(self, order: Mapping[str, Any] | None) -> Stream:
+        """This rank's part of the data, from where `order` left it."""
+        recipe = self.job.recipe
+        return Stream(
+            self.job.data,
+            recipe.data,
+            seed=recipe.training.seed,
+            global_batch_size=recipe.training.global_batch_size,
+            batch_type=_BATCH_TYPES[recipe.family],
+            rank=dist.get_rank(),
+            world_size=dist.get_world_size(),
+            tokenize=self.tokenize,
+            embeddings=self.embeddings,
+            state=order,
+        )
+
+
+def assemble(job: TrainJob) -> Assembly:
+    """Build everything on this rank; every rank builds the same weights."""
+    data = load_or_index(job.data)
+    embeddings, info = find_embeddings(job, data) if job.needs_embeddings else (None, None)
+    clip = open_clip(job, info) if info is not None else None
+    # The global generator is forked: whoever calls this in their own process keeps their draws.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seeding.key(job.recipe.training.seed, "weights"))
+        module = _build_module(job, clip)
+    if isinstance(module, PriorModule) and info is not None:
+        use_statistics(module.network, info.mean, info.std)
+    if job.init_from is not None:
+        _init_from(job.init_from, job.recipe.family, module.network)
+    reference = None
+    if clip is not None and info is not None:
+        reference = ClipReference(_absolute(job.clip or info.clip_uri), clip.fingerprint)
+    manifest = ModelManifest(
+        kind=job.recipe.family,
+        config=to_dict(job.recipe.model),
+        recipe=to_dict(job.recipe),
+        profile=job.recipe.profile,
+        clip=reference,
+        data=DataReference(storage.absolute(job.data), data.digest),
+    )
+    words = partial(tokenize, module.tokenizer) if isinstance(module, ClipModule) else None
+    sampler = build_sampler(job, module, clip) if job.recipe.training.sample_every_steps > 0 else None
+    return Assembly(job, module, manifest, sampler, embeddings, words)
+
+
+def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
+    recipe = job.recipe
+    settings = (recipe.training, recipe.optimizer, recipe.parallel)
+    match recipe.model:
+        case ClipModelConfig() as model:
+            captions = islice(_captions(job.data, recipe.data.split), _MAX_TOKENIZER_CAPTIONS)
+            sizes = model.encoder
+            tokenizer = train_tokenizer(captions, sizes.vocab_size, sizes.context_length)
+            return ClipModule(build_clip(sizes, tokenizer), tokenizer, model, *settings)
+        case PriorModelConfig() as model:
+            assert clip is not None
+            return PriorModule(Prior(model.network), model, clip.null_text(), *settings)
+        case DecoderModelConfig() as model:
+            assert clip is not None
+            return DecoderModule(Decoder(model.network), model, clip.null_text(), *settings)
+        case UpsamplerModelConfig() as model:
+            return UpsamplerModule(Upsampler(model.network), model, *settings)
+
+
+def _captions(data: str, split: str) -> Iterator[str]:
+    """Captions of the whole samples; damaged ones are the stream's to report."""
+    for raw in pipeline(data, split):
+        try:
+            yield caption(raw)
+        except ValueError:
+            continue
+
+
+def _init_from(uri: str, kind: str, network: nn.Module) -> None:
+    manifest, weights = open_model(uri)
+    if manifest.kind != kind:
+        raise InputError(f"--init-from {uri}: it is a {manifest.kind}, the recipe trains a {kind}; give a {kind}")
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"--init-from {uri}: its weights are of another size or kind than the recipe's model "
+                         f"({str(error).splitlines()[-1].strip()}); use the recipe it was trained with") from error  # fmt: skip
+
+
+def _absolute(uri: str) -> str:
+    """A folder by its full name; a hub name stays as it is."""
+    return storage.absolute(uri) if storage.exists(uri) else uri

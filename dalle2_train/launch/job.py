@@ -1,0 +1,93 @@
+"""A training as it was asked for, and whether it can be done at all."""
+
+import re
+from dataclasses import dataclass
+
+from dalle2_train import storage
+from dalle2_train.data.manifest import EmbeddingInfo, ShardManifest, load_or_index
+from dalle2_train.encoders.encoder import ClipEncoder
+from dalle2_train.encoders.loading import load_clip
+from dalle2_train.errors import InputError
+from dalle2_train.parallel.shard import mesh_sizes
+from dalle2_train.recipe import Recipe
+from dalle2_train.training.decoder import DecoderModelConfig
+from dalle2_train.training.prior import PriorModelConfig
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What to train, on what, and where it is kept."""
+
+    recipe: Recipe
+    data: str
+    """Folder of shards."""
+    storage: str
+    """Folder of all runs."""
+    name: str
+    """The run's folder in it; the same name goes on with the same run."""
+    clip: str | None = None
+    """The frozen CLIP; by default the one that made the embeddings."""
+    embeddings: str | None = None
+    """Folder of embedded shards; by default `data`, where that is embedded."""
+    tracking: str | None = None
+    experiment: str = "dalle2-train"
+    init_from: str | None = None
+    """A model whose weights to begin with."""
+
+    @property
+    def run_uri(self) -> str:
+        return storage.join(self.storage, self.name)
+
+    @property
+    def needs_embeddings(self) -> bool:
+        return isinstance(self.recipe.model, PriorModelConfig | DecoderModelConfig)
+
+
+def check(job: TrainJob, workers: int) -> None:
+    """Raises InputError for whatever would stop the training later: names, sizes, data, embeddings, CLIP, storage."""
+    if not _NAME.fullmatch(job.name):
+        raise InputError(f"--name {job.name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    if workers > 0 and any(uri and uri.startswith("memory:") for uri in (job.storage, job.data, job.embeddings)):
+        raise InputError("memory: lives in one process and cannot be shared by workers; use a folder, or --workers 0")
+    num_ranks, recipe = max(1, workers), job.recipe
+    if recipe.data.num_lanes % num_ranks:
+        raise InputError(f"--workers {workers} does not divide data.num_lanes {recipe.data.num_lanes}; "
+                         "choose a divisor of it")  # fmt: skip
+    mesh_sizes(recipe.parallel, num_ranks, num_ranks)
+    manifest = load_or_index(job.data)
+    if not manifest.count().get(recipe.data.split):
+        raise InputError(f"{job.data}: no sample is in the split {recipe.data.split!r} (there are {manifest.count()}); "
+                         "set data.split")  # fmt: skip
+    if job.needs_embeddings:
+        open_clip(job, find_embeddings(job, manifest)[1])
+    storage.check_writable(job.storage)
+
+
+def find_embeddings(job: TrainJob, manifest: ShardManifest) -> tuple[str, EmbeddingInfo]:
+    """(folder, what it says of its vectors). Raises InputError where there are none, or where they do not fit."""
+    uri = job.embeddings or job.data
+    info = load_or_index(uri).embeddings if job.embeddings else manifest.embeddings
+    family = job.recipe.family
+    if info is None:
+        raise InputError(f"{uri}: these shards have no embeddings, which a {family} learns from; make them with "
+                         "`dalle2-train shards embed`, and give their folder as --embeddings")  # fmt: skip
+    assert isinstance(job.recipe.model, PriorModelConfig | DecoderModelConfig)
+    wanted = job.recipe.model.network.embed_dim
+    if info.embed_dim != wanted:
+        raise InputError(f"{uri}: its embeddings have {info.embed_dim} dimensions, model.network.embed_dim is {wanted}; "
+                         "make them equal")  # fmt: skip
+    if not info.text_encodings:
+        raise InputError(f"{uri}: it has no text encodings, which a {family} reads; embed again with them")
+    return uri, info
+
+
+def open_clip(job: TrainJob, info: EmbeddingInfo) -> ClipEncoder:
+    """The CLIP that made the embeddings. Raises InputError for another one, or for a context that does not fit."""
+    clip = load_clip(job.clip or info.clip_uri, info.clip_fingerprint)
+    model = job.recipe.model
+    if isinstance(model, PriorModelConfig) and model.network.num_text_tokens != clip.context_length:
+        raise InputError(f"model.network.num_text_tokens is {model.network.num_text_tokens}, but the CLIP reads "
+                         f"{clip.context_length} tokens; make them equal")  # fmt: skip
+    return clip

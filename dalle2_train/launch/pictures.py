@@ -1,0 +1,184 @@
+"""What a model in training can do, as a picture: every rank draws it in lockstep, with noise keyed by the seed.
+
+Legend: B pictures, E embedding, H W their size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dalle2_train import seeding
+from dalle2_train.data.samples import collect
+from dalle2_train.diffusion.guidance import guide
+from dalle2_train.diffusion.samplers import SamplerConfig, sample
+from dalle2_train.encoders.encoder import ClipEncoder, TextFeatures
+from dalle2_train.errors import InputError
+from dalle2_train.generation.grid import compare
+from dalle2_train.generation.pipeline import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE, to_uint8
+from dalle2_train.launch.job import TrainJob
+from dalle2_train.networks.upsampler import enlarge
+from dalle2_train.training.base import UnclipModule
+from dalle2_train.training.decoder import DecoderModule
+from dalle2_train.training.degradation import shrink
+from dalle2_train.training.denoising import DenoisingModule, to_signal
+from dalle2_train.training.prior import PriorModule
+from dalle2_train.training.protocols import Sampler
+from dalle2_train.training.upsampler import UpsamplerModule
+
+_SPLIT = "validation"
+# What the prior's embeddings are looked up among.
+_MAX_CANDIDATES = 512
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Real pictures and their captions."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8."""
+    captions: list[str]
+
+    def first(self, count: int) -> "Examples":
+        return Examples(self.images[:count], self.captions[:count])
+
+
+def build_sampler(job: TrainJob, module: UnclipModule, clip: ClipEncoder | None) -> Sampler | None:
+    """The family's sampler; None for CLIP, which draws nothing. Raises InputError where prompts make no sense."""
+    prompts, count = list(job.recipe.sampling.prompts), job.recipe.sampling.num_samples
+    if isinstance(module, PriorModule):
+        assert clip is not None
+        candidates = _examples(job, _MAX_CANDIDATES, clip.image_size)
+        return _prior_sampler(job, module, clip, candidates, prompts or candidates.first(count).captions)
+    if isinstance(module, DecoderModule):
+        assert clip is not None
+        examples = None if prompts else _examples(job, count, max(clip.image_size, module.network.config.image_size))
+        return _decoder_sampler(job, module, clip, examples, prompts)
+    if isinstance(module, UpsamplerModule):
+        if prompts:
+            raise InputError("sampling.prompts: an upsampler enlarges pictures and reads no prompt; leave it empty")
+        return _upsampler_sampler(job, module, _examples(job, count, module.network.config.high_size))
+    return None
+
+
+def _decoder_sampler(
+    job: TrainJob, module: DecoderModule, clip: ClipEncoder, examples: Examples | None, prompts: list[str]
+) -> Sampler:
+    """Of examples: ours from the true image embeddings, the real ones beside. Of prompts: ours from text alone."""
+    text = clip.encode_captions(examples.captions if examples else prompts)
+    count, scale = len(text.text_embed), job.recipe.sampling.guidance_scale
+    image_embed = torch.zeros(count, clip.embed_dim) if examples is None else clip.encode_image(examples.images)
+    size = module.network.config.image_size
+
+    def draw(network: nn.Module) -> Image.Image:
+        def predict(x_t: Tensor, t: Tensor, has_condition: bool) -> Tensor:
+            context = text if has_condition else _repeated(module.null_text, count)
+            # The null embedding is learned and may be sharded: only the network's forward has it whole.
+            keep = torch.full((count,), has_condition and examples is not None, device=x_t.device)
+            return network(x_t, t, image_embed.to(x_t), *_like(context, x_t), keep)
+
+        ours = _draw(job, module, (count, 3, size, size), IMAGE_CLIP_RANGE, _guided(predict, scale, 3))
+        rows = {"ours": to_uint8(ours).cpu()}
+        if examples is not None:
+            rows["real"] = _resized(examples.images, size)
+        return compare(rows, examples.captions if examples else prompts)
+
+    return draw
+
+
+def _upsampler_sampler(job: TrainJob, module: UpsamplerModule, examples: Examples) -> Sampler:
+    """The small picture, ours, the real one."""
+    config = module.network.config
+    small = shrink(to_signal(examples.images, torch.float32), config.low_size)  # (B, 3, h, w)
+    low_res_image = enlarge(small, config.high_size)  # (B, 3, H, W)
+
+    def draw(network: nn.Module) -> Image.Image:
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return network(x_t, t, low_res_image.to(x_t))
+
+        ours = _draw(job, module, tuple(examples.images.shape), IMAGE_CLIP_RANGE, denoise)
+        rows = {"low": to_uint8(low_res_image), "ours": to_uint8(ours).cpu(), "real": examples.images}
+        return compare(rows, examples.captions)
+
+    return draw
+
+
+def _prior_sampler(
+    job: TrainJob, module: PriorModule, clip: ClipEncoder, candidates: Examples, captions: list[str]
+) -> Sampler:
+    """The real picture whose embedding is nearest to the predicted one; beside it the caption's own, if it has one."""
+    text = clip.encode_captions(captions)
+    known = torch.cat([clip.encode_image(images) for images in candidates.images.split(64)])  # (N, E)
+    known = known / known.norm(dim=-1, keepdim=True)
+    is_real = captions == candidates.first(len(captions)).captions
+    count, scale = len(captions), job.recipe.sampling.guidance_scale
+
+    def draw(network: nn.Module) -> Image.Image:
+        def predict(x_t: Tensor, t: Tensor, has_condition: bool) -> Tensor:
+            context = text if has_condition else _repeated(module.null_text, count)
+            return network(x_t, t, *_like(context, x_t))
+
+        found = _draw(job, module, (count, clip.embed_dim), PRIOR_CLIP_RANGE, _guided(predict, scale, None))
+        predicted = module.network.denormalise(found).cpu()  # (B, E)
+        nearest = (predicted.to(known) @ known.T).argmax(dim=-1)  # (B,)
+        rows = {"nearest": candidates.images[nearest]}
+        if is_real:
+            rows["real"] = candidates.images[:count]
+        return compare(rows, captions)
+
+    return draw
+
+
+def _draw(
+    job: TrainJob,
+    module: DenoisingModule,
+    shape: tuple[int, ...],
+    clip_range: float,
+    denoise: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Sample with the recipe's number of steps; the same noise at every step of the training."""
+    index, seed, device = torch.arange(shape[0]), job.recipe.training.seed, module.device
+
+    def noise(step: int) -> Tensor:
+        return seeding.normal(shape[1:], seed, "sampling", step, index, module.weights_dtype).to(device)
+
+    config = SamplerConfig(
+        num_steps=job.recipe.sampling.num_steps,
+        variance="learned_range" if module.objective.learned_variance else "fixed_small_log",
+        clip_sample_range=clip_range,
+        prediction_type=module.objective.prediction_type,
+    )
+    return sample(denoise, noise(0), module.schedule.to(device), config, lambda step: noise(step + 1))
+
+
+def _guided(
+    predict: Callable[[Tensor, Tensor, bool], Tensor], scale: float, num_guided: int | None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        conditional = predict(x_t, t, True)
+        if scale == 1:
+            return conditional
+        return guide(conditional, predict(x_t, t, False), scale, num_guided)
+
+    return denoise
+
+
+def _examples(job: TrainJob, count: int, size: int) -> Examples:
+    """The first of the validation split, or of the trained one where there is no validation."""
+    found = collect(job.data, _SPLIT, size, count) or collect(job.data, job.recipe.data.split, size, count)
+    images = torch.stack([torch.from_numpy(sample.image.copy()) for sample in found])  # (B, H, W, 3)
+    return Examples(images.permute(0, 3, 1, 2).contiguous(), [sample.caption for sample in found])
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    return images if images.shape[-1] == size else to_uint8(shrink(to_signal(images, torch.float32), size))
+
+
+def _repeated(text: TextFeatures, count: int) -> TextFeatures:
+    return TextFeatures(*(part.expand(count, *part.shape[1:]) for part in text))
+
+
+def _like(text: TextFeatures, x: Tensor) -> TextFeatures:
+    return TextFeatures(text.text_embed.to(x), text.text_encodings.to(x), text.text_mask.to(x.device))

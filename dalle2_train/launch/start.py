@@ -1,0 +1,30 @@
+"""Start a training or go on with it, in this process or on Ray's workers."""
+
+from dalle2_train import storage
+from dalle2_train.checkpoints.layout import stop_uri
+from dalle2_train.launch.job import TrainJob, check
+from dalle2_train.launch.local import one_rank_strategy
+from dalle2_train.training.fit import FitResult, finished
+
+
+def train(job: TrainJob, workers: int = 0) -> FitResult:
+    """Train `job` to its last step on `workers` Ray workers, or with 0 in this process, which then needs no Ray.
+
+    A run of that name goes on from its newest whole checkpoint; a finished one returns at once. Raises InputError
+    for what cannot work before anything starts, PreemptedError after a stop on request, RefusedError where the
+    loss stays no number.
+    """
+    if (done := finished(job.run_uri, job.recipe.training.num_steps)) is not None:
+        return done
+    check(job, workers)
+    storage.check_writable(job.run_uri)
+    storage.remove(stop_uri(job.run_uri))
+    if workers > 0:
+        # Ray is imported where it is wanted only.
+        from dalle2_train.launch.ray_trainer import train_on_ray
+
+        return train_on_ray(job, workers)
+    from dalle2_train.launch.worker import run
+
+    with one_rank_strategy(job.recipe.parallel) as strategy:
+        return run(job, strategy)

@@ -1,0 +1,183 @@
+"""The decoder: CLIP image embedding and text → image, by a U-Net with context attention (§2.1 of unCLIP, GLIDE).
+
+B batch, E embedding, L text length, M = extra tokens + L context tokens, K context width, D time width, H W pixels.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dalle2_train.errors import InputError
+from dalle2_train.networks.attention import visibility_bias
+from dalle2_train.networks.unet import UNet, UNetConfig, check_levels
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The decoder's shape; defaults are Karlo's."""
+
+    image_size: int = 64
+    """Side of the image, in pixels."""
+    channels: tuple[int, ...] = (320, 640, 960, 1280)
+    """Width of each level; multiples of 32."""
+    num_resnets: int = 3
+    """Residual blocks per level on the way down (one more on the way up)."""
+    attention: tuple[bool, ...] = (False, True, True, True)
+    """Which levels have attention over pixels and context, highest resolution first; the middle always has."""
+    head_dim: int = 64
+    """Width of an attention head; divides the width of the levels with attention and of the last."""
+    embed_dim: int = 768
+    """Width of CLIP's embeddings and of its text states."""
+    context_dim: int | None = None
+    """Width of the context tokens that attention sees; None: embed_dim (Karlo: 1536)."""
+    num_extra_tokens: int = 4
+    """Context tokens made of the image embedding."""
+    dropout: float = 0.0
+    """Dropout probability in the residual blocks."""
+
+    def __post_init__(self) -> None:
+        if fault := check_levels(self.image_size, self.channels):
+            raise InputError(fault)
+        if len(self.attention) != len(self.channels):
+            raise InputError(
+                f"attention {list(self.attention)} must say true or false of each of the {len(self.channels)} channels"
+            )
+        attended = [width for width, has in zip(self.channels, self.attention, strict=True) if has]
+        for width in [*attended, self.channels[-1]]:
+            if self.head_dim <= 0 or width % self.head_dim:
+                raise InputError(f"head_dim {self.head_dim} must divide {width}, a width with attention")
+
+    @property
+    def context_width(self) -> int:
+        """`context_dim` resolved."""
+        return self.context_dim or self.embed_dim
+
+
+class TextProjection(nn.Module):
+    """CLIP's embeddings and text states → what the U-Net takes; the state_dict of diffusers' `UnCLIPTextProjModel`."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        embed_dim, context_dim = config.embed_dim, config.context_width
+        time_dim = 4 * config.channels[0]
+        self.num_extra_tokens = config.num_extra_tokens
+        self.learned_classifier_free_guidance_embeddings = nn.Parameter(torch.zeros(embed_dim))
+        self.embedding_proj = nn.Linear(embed_dim, time_dim)
+        self.clip_image_embeddings_project_to_time_embeddings = nn.Linear(embed_dim, time_dim)
+        self.clip_extra_context_tokens_proj = nn.Linear(embed_dim, config.num_extra_tokens * context_dim)
+        self.encoder_hidden_states_proj = nn.Linear(embed_dim, context_dim)
+        self.text_encoder_hidden_states_norm = nn.LayerNorm(context_dim)
+
+    def forward(
+        self, image_embed: Tensor, text_embed: Tensor, text_encodings: Tensor, keep_image: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The context (B, M, K), extra tokens first, and the shift of the time vector (B, D)."""
+        if keep_image is not None:
+            null = self.learned_classifier_free_guidance_embeddings.to(image_embed.dtype)
+            image_embed = torch.where(keep_image[:, None], image_embed, null)  # (B, E)
+        to_time = self.clip_image_embeddings_project_to_time_embeddings
+        time_shift = to_time(image_embed) + self.embedding_proj(text_embed)  # (B, D)
+        # The linear's outputs lie as (K, extra tokens), not the other way round: Karlo's weights expect it.
+        extra = self.clip_extra_context_tokens_proj(image_embed).unflatten(1, (-1, self.num_extra_tokens))
+        text = self.encoder_hidden_states_proj(text_encodings)  # (B, L, K)
+        text = self.text_encoder_hidden_states_norm(text)
+        return torch.cat([extra.transpose(1, 2), text], dim=1), time_shift
+
+
+class Decoder(nn.Module):
+    """Predicts noise and variance of a noised image, given a CLIP image embedding and a caption."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text_proj = TextProjection(config)
+        self.unet = UNet(
+            UNetConfig(
+                in_channels=3,
+                out_channels=6,
+                channels=config.channels,
+                num_resnets=config.num_resnets,
+                attention=config.attention,
+                mid_attention=True,
+                head_dim=config.head_dim,
+                context_dim=config.context_width,
+                scale_shift=True,
+                dropout=config.dropout,
+            )
+        )
+
+    @property
+    def null_image_embed(self) -> Tensor:
+        """The learned embedding (E,) that stands for no image; `keep_image` also reaches it when it is sharded."""
+        return self.text_proj.learned_classifier_free_guidance_embeddings
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The modules of about equal size that sharding or recomputation wraps one by one."""
+        return self.unet.blocks
+
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        image_embed: Tensor,
+        text_embed: Tensor,
+        text_encodings: Tensor,
+        text_mask: Tensor,
+        keep_image: Tensor | None = None,
+    ) -> Tensor:
+        """Predict (B, 6, H, W), mean channels first.
+
+        `x_t` (B, 3, H, W), `t` (B,), `image_embed` and `text_embed` (B, E), `text_encodings` (B, L, E), `text_mask`
+        (B, L) bool, True where there is text; `keep_image` (B,) bool puts the learned null in place of the image
+        embedding where False.
+        """
+        context, time_shift = self.text_proj(image_embed, text_embed, text_encodings, keep_image)
+        visible = F.pad(text_mask, (self.config.num_extra_tokens, 0), value=True)  # (B, M)
+        bias = visibility_bias(visible, x_t.dtype)[:, None, None, :]  # (B, 1, 1, M)
+        return self.unet(x_t, t, time_shift, context, bias)  # (B, 6, H, W)
+
+
+def diffusers_config(config: DecoderConfig) -> dict[str, Any]:
+    """The keyword arguments of the `UNet2DConditionModel` that computes the same function as `Decoder.unet`."""
+    down = ["SimpleCrossAttnDownBlock2D" if has else "ResnetDownsampleBlock2D" for has in config.attention]
+    up = ["SimpleCrossAttnUpBlock2D" if has else "ResnetUpsampleBlock2D" for has in config.attention[::-1]]
+    return {
+        "sample_size": config.image_size,
+        "in_channels": 3,
+        "out_channels": 6,
+        "block_out_channels": config.channels,
+        "layers_per_block": config.num_resnets,
+        "down_block_types": tuple(down),
+        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+        "up_block_types": tuple(up),
+        "cross_attention_dim": config.context_width,
+        "class_embed_type": "identity",
+        "attention_head_dim": config.head_dim,
+        "resnet_time_scale_shift": "scale_shift",
+        "dropout": config.dropout,
+    }
+
+
+def diffusers_text_proj_config(config: DecoderConfig) -> dict[str, Any]:
+    """The keyword arguments of the `UnCLIPTextProjModel` that computes the same function as `Decoder.text_proj`."""
+    return {
+        "clip_extra_context_tokens": config.num_extra_tokens,
+        "clip_embeddings_dim": config.embed_dim,
+        "time_embed_dim": 4 * config.channels[0],
+        "cross_attention_dim": config.context_width,
+    }
+
+
+def unexportable_text_lengths(config: DecoderConfig) -> list[int]:
+    """Text lengths L for which diffusers' attention fails although ours works.
+
+    It pads the context's mask to the pixels only where the number of context tokens differs from that of pixels.
+    """
+    sizes = [config.image_size >> level for level, has in enumerate(config.attention) if has]
+    sizes.append(config.image_size >> (len(config.channels) - 1))
+    lengths = {size * size - config.num_extra_tokens for size in sizes}
+    return sorted(length for length in lengths if length > 0)

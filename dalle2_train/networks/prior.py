@@ -1,0 +1,153 @@
+"""The diffusion prior: caption → CLIP image embedding, by a causal Transformer (§2.2 of unCLIP).
+
+B batch, E embedding, L text length, N = L + 4 tokens, D width.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dalle2_train.errors import InputError
+from dalle2_train.networks.attention import HIDDEN, FeedForward, SelfAttention, visibility_bias
+from dalle2_train.networks.embeddings import TimestepEmbedding
+from dalle2_train.networks.init import zero_init
+
+NUM_ADDED_TOKENS = 4  # text embedding, time, noised image embedding, query
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """The prior's shape; defaults are Karlo's. Its width is num_heads × head_dim."""
+
+    embed_dim: int = 768
+    """Width of CLIP's embeddings and of its text states."""
+    num_text_tokens: int = 77
+    """CLIP's context length L."""
+    depth: int = 20
+    """Number of Transformer blocks."""
+    num_heads: int = 32
+    """Attention heads."""
+    head_dim: int = 64
+    """Width of an attention head."""
+    dropout: float = 0.0
+    """Dropout probability after attention and inside the MLP."""
+
+    def __post_init__(self) -> None:
+        for name in ("embed_dim", "num_text_tokens", "depth", "num_heads", "head_dim"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} {getattr(self, name)} must be positive")
+        if self.width % 2:
+            raise InputError(f"num_heads {self.num_heads} × head_dim {self.head_dim} must be even")
+
+    @property
+    def width(self) -> int:
+        """Width D of the tokens."""
+        return self.num_heads * self.head_dim
+
+
+class PriorBlock(nn.Module):
+    """Pre-norm Transformer block; the parameter names of diffusers' `BasicTransformerBlock`, which has no norm2."""
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width)
+        self.attn1 = SelfAttention(config.width, config.num_heads, config.dropout)
+        self.norm3 = nn.LayerNorm(config.width)
+        self.ff = FeedForward(config.width, config.dropout)
+
+    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        tokens = tokens + self.attn1(self.norm1(tokens), bias)  # (B, N, D)
+        return tokens + self.ff(self.norm3(tokens))  # (B, N, D)
+
+
+class Prior(nn.Module):
+    """Predicts the image embedding, normalised, from its noised self and the caption.
+
+    Its state_dict is that of diffusers' `PriorTransformer`. `clip_mean` and `clip_std` (1, E) are buffers: they are
+    statistics of the data, which no optimizer, weight decay or average touches.
+    """
+
+    clip_mean: Tensor
+    clip_std: Tensor
+    causal_bias: Tensor
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, num_tokens = config.width, config.num_text_tokens + NUM_ADDED_TOKENS
+        self.time_embedding = TimestepEmbedding(width, width)
+        self.proj_in = nn.Linear(config.embed_dim, width)
+        self.embedding_proj = nn.Linear(config.embed_dim, width)
+        self.encoder_hidden_states_proj = nn.Linear(config.embed_dim, width)
+        self.positional_embedding = nn.Parameter(torch.zeros(1, num_tokens, width))
+        self.prd_embedding = nn.Parameter(torch.zeros(1, 1, width))
+        self.transformer_blocks = nn.ModuleList(PriorBlock(config) for _ in range(config.depth))
+        self.norm_out = nn.LayerNorm(width)
+        self.proj_to_clip_embeddings = nn.Linear(width, config.embed_dim)
+        causal = torch.full((num_tokens, num_tokens), HIDDEN).triu(1)
+        self.register_buffer("causal_bias", causal, persistent=False)
+        self.register_buffer("clip_mean", torch.zeros(1, config.embed_dim))
+        self.register_buffer("clip_std", torch.ones(1, config.embed_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """CLIP's initialisation (Radford et al. 2021): normal with 1/√fan-in, what enters the residual stream also
+        divided by √(2 depth); the last layer is zero, so that the first prediction is the mean embedding."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                nn.init.zeros_(module.bias)
+        for name, weight in self.transformer_blocks.named_parameters():
+            if name.endswith(("attn1.to_out.0.weight", "ff.net.2.weight")):
+                nn.init.normal_(weight, std=(2 * self.config.depth * weight.shape[1]) ** -0.5)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.prd_embedding, std=0.02)
+        zero_init(self.proj_to_clip_embeddings)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The modules of about equal size that sharding or recomputation wraps one by one."""
+        return list(self.transformer_blocks)
+
+    def normalise(self, image_embed: Tensor) -> Tensor:
+        """CLIP's image embeddings (B, E) → the space that is diffused: mean 0, standard deviation 1."""
+        return (image_embed - self.clip_mean) / self.clip_std
+
+    def denormalise(self, x_0: Tensor) -> Tensor:
+        """The inverse of `normalise`: diffusers' `post_process_latents`."""
+        return x_0 * self.clip_std + self.clip_mean
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, text_embed: Tensor, text_encodings: Tensor, text_mask: Tensor
+    ) -> Tensor:
+        """Predict (B, E).
+
+        `x_t` (B, E) normalised and noised, `t` (B,), `text_embed` (B, E), `text_encodings` (B, L, E), `text_mask`
+        (B, L) bool, True where there is text.
+        """
+        text = self.encoder_hidden_states_proj(text_encodings)  # (B, L, D)
+        added = [self.embedding_proj(text_embed), self.time_embedding(t), self.proj_in(x_t)]  # 3 × (B, D)
+        query = self.prd_embedding.to(text.dtype).expand(len(text), -1, -1)  # (B, 1, D)
+        tokens = torch.cat([text, torch.stack(added, dim=1), query], dim=1)  # (B, N, D)
+        tokens = tokens + self.positional_embedding.to(tokens.dtype)
+        visible = F.pad(text_mask, (0, NUM_ADDED_TOKENS), value=True)  # (B, N)
+        bias = visibility_bias(visible, tokens.dtype)[:, None, None, :] + self.causal_bias  # (B, 1, N, N)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, bias)  # (B, N, D)
+        return self.proj_to_clip_embeddings(self.norm_out(tokens[:, -1]))  # (B, E)
+
+
+def diffusers_config(config: PriorConfig) -> dict[str, Any]:
+    """The keyword arguments of the `PriorTransformer` that computes the same function."""
+    return {
+        "num_attention_heads": config.num_heads,
+        "attention_head_dim": config.head_dim,
+        "num_layers": config.depth,
+        "embedding_dim": config.embed_dim,
+        "num_embeddings": config.num_text_tokens,
+        "additional_embeddings": NUM_ADDED_TOKENS,
+        "dropout": config.dropout,
+    }

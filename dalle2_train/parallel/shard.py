@@ -1,0 +1,84 @@
+"""One mesh, (replicate, shard), covers a single rank, DDP, FSDP and HSDP: sizes (1, 1), (N, 1), (1, N) and (R, S)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from dalle2_train.errors import InputError
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How ranks share the weights."""
+
+    shard: int | Literal["auto"] = "auto"
+    """Ranks that share one copy of the weights; the others hold copies. auto: the ranks of one machine."""
+
+
+def mesh_sizes(config: ParallelConfig, world_size: int, local_world_size: int) -> tuple[int, int]:
+    """(replicate, shard). Raises InputError where the shard size does not divide the number of ranks."""
+    shard = config.shard
+    if shard == "auto":
+        shard = local_world_size if world_size % local_world_size == 0 else world_size
+    if shard < 1 or world_size % shard:
+        raise InputError(f"parallel.shard is {shard}, which does not divide the {world_size} ranks; "
+                         "choose a divisor, or auto")  # fmt: skip
+    return world_size // shard, shard
+
+
+def build_mesh(config: ParallelConfig, device_type: str, world_size: int, local_world_size: int) -> DeviceMesh:
+    """The (replicate, shard) mesh over all ranks; every rank calls it."""
+    sizes = mesh_sizes(config, world_size, local_world_size)
+    return init_device_mesh(device_type, sizes, mesh_dim_names=("replicate", "shard"))
+
+
+def shard_model(
+    network: nn.Module, mesh: DeviceMesh, blocks: list[nn.Module], config: ParallelConfig, dtype: torch.dtype | None
+) -> None:
+    """Shard the trained parameters of `blocks`, then what is left of `network`, in place; nothing on a single rank.
+
+    Frozen parameters stay whole on every rank, so they may be read outside of `forward`. dtype: what the network
+    computes in (None: its own); gradients are exchanged and weights kept in fp32 all the same.
+    """
+    for name, parameter in network.named_parameters():
+        assert parameter.ndim > 0, f"{name} has no dimension to shard: keep it as shape (1,)"
+    if mesh.size() == 1:
+        return
+    mesh = mesh if mesh.size(0) > 1 else mesh["shard"]
+    policy = MixedPrecisionPolicy()
+    if dtype is not None:
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
+    frozen = {parameter for parameter in network.parameters() if not parameter.requires_grad}
+    options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "ignored_params": frozen}
+    for block in blocks:
+        fully_shard(block, **options)
+    fully_shard(network, **options)
+
+
+def set_gradient_sync(network: nn.Module, is_last: bool) -> None:
+    """Exchange gradients only after the last micro-batch. Does nothing where nothing is sharded."""
+    if isinstance(network, FSDPModule):
+        network.set_is_last_backward(is_last)
+        network.set_requires_gradient_sync(is_last)
+
+
+def reshard(network: nn.Module) -> None:
+    """Forget gathered parameters, so that the next forward gathers what the shards hold by then."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """A rank's own part of a tensor, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, torch.distributed.tensor.DTensor) else tensor
+
+
+def trained_parameters(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """(name, parameter) of what the optimizer changes."""
+    return ((name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad)

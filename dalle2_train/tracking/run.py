@@ -1,0 +1,138 @@
+"""The recorder that training is handed: no call waits for MLflow, and no failure of MLflow reaches training."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mlflow.entities import Metric
+from PIL import Image
+
+from dalle2_train.tracking.uri import absolute_tracking_uri
+from dalle2_train.tracking.writer import RunSpec, RunWriter
+
+_logger = logging.getLogger(__name__)
+_INTERVAL_SECONDS = 1.0
+_MAX_BACKOFF_SECONDS = 60.0
+_MAX_IMAGES = 32
+_LAST_ATTEMPTS = 3
+
+
+class _Picture(NamedTuple):
+    name: str
+    step: int
+    image: Image.Image
+
+
+class MlflowRecorder:
+    """Metrics and pictures of one training, in one MLflow run per name across restarts.
+
+    Everything is kept in bounded queues (the oldest goes first when MLflow is away for long) and sent by one
+    background thread. A failure is logged once, then the thread tries again, ever more seldom.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        run_name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str] | None = None,
+        *,
+        queue_size: int = 50_000,
+        system_metrics: bool = True,
+        flush_seconds: float = 60.0,
+    ) -> None:
+        """params: the resolved recipe, nested. flush_seconds: how long `finish` waits at most.
+
+        Raises InputError for a tracking URI that MLflow cannot use; whether it answers shows later, in the log.
+        """
+        uri = absolute_tracking_uri(tracking_uri)
+        self._spec = RunSpec(uri, experiment, run_name, dict(params), dict(tags or {}), system_metrics)
+        self._flush_seconds = flush_seconds
+        self._writer: RunWriter | None = None
+        self._metrics: deque[Metric] = deque(maxlen=queue_size)
+        self._images: deque[_Picture] = deque(maxlen=_MAX_IMAGES)
+        # Taken out of the queues and not yet written; the thread's own.
+        self._pending: list[Metric] = []
+        self._status: str | None = None
+        self._stop = threading.Event()
+        self._has_warned = False
+        self._thread = threading.Thread(target=self._work, name="mlflow-recorder", daemon=True)
+        self._thread.start()
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's name of the run, None until it was reached."""
+        return self._writer.run_id if self._writer else None
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Returns at once."""
+        now = int(time.time() * 1000)
+        self._metrics.extend(Metric(name, float(value), now, step) for name, value in values.items())
+
+    def image(self, name: str, step: int, image: Image.Image) -> None:
+        """Returns at once."""
+        self._images.append(_Picture(name, step, image.copy()))
+
+    def finish(self, status: str) -> None:
+        """Sends what is left and closes the run; waits at most flush_seconds. status: finished, preempted, …"""
+        if self._status is not None:
+            return
+        self._status = status
+        self._stop.set()
+        self._thread.join(self._flush_seconds)
+        if self._thread.is_alive():
+            self._warn(
+                TimeoutError(f"no answer in {self._flush_seconds:g} s, the end of the run is not recorded")
+            )
+
+    def _work(self) -> None:
+        wait = _INTERVAL_SECONDS
+        while not self._stop.wait(wait):
+            wait = _INTERVAL_SECONDS if self._drain() else min(2 * wait, _MAX_BACKOFF_SECONDS)
+        for attempt in range(_LAST_ATTEMPTS):
+            if self._drain() and self._close():
+                return
+            time.sleep(0.5 * attempt)
+
+    def _drain(self) -> bool:
+        """Write all that is queued. False when MLflow could not be written to; nothing is lost then."""
+        try:
+            writer = self._writer = self._writer or RunWriter(self._spec)
+            self._take_metrics()
+            writer.metrics(self._pending)
+            self._pending = []
+            while self._images:
+                picture = self._images[0]
+                writer.image(*picture)
+                # A full queue may have dropped it meanwhile.
+                if self._images and self._images[0] is picture:
+                    self._images.popleft()
+        except Exception as error:  # of MLflow, SQLAlchemy, the network: none is a reason to stop training
+            self._warn(error)
+            return False
+        return True
+
+    def _take_metrics(self) -> None:
+        while self._metrics:
+            self._pending.append(self._metrics.popleft())
+        maxlen = self._metrics.maxlen or 0
+        self._pending = self._pending[-maxlen:]
+
+    def _close(self) -> bool:
+        try:
+            assert self._writer is not None and self._status is not None
+            self._writer.finish(self._status)
+        except Exception as error:  # as above
+            self._warn(error)
+            return False
+        return True
+
+    def _warn(self, error: Exception) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            _logger.warning("MLflow at %s: %s: %s; training goes on", self._spec.tracking_uri, type(error).__name__,
+                            str(error).splitlines()[0] if str(error) else "")  # fmt: skip

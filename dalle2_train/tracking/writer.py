@@ -1,0 +1,138 @@
+"""One MLflow run per training name, continued across restarts. Every call talks to MLflow and may block or raise."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from PIL import Image
+
+from dalle2_train.tracking.params import flatten, redact
+from dalle2_train.tracking.uri import connect, database_file
+
+NAME_TAG = "dalle2_train.name"
+STATUS_TAG = "dalle2_train.status"
+_IMAGE_STEP_TAG = "dalle2_train.image_step."
+_MAX_METRICS = 1000
+_MAX_PARAMS = 100
+_STATUS = {"finished": "FINISHED", "preempted": "KILLED", "killed": "KILLED"}
+
+
+class RunSpec(NamedTuple):
+    """What a run is called and made of."""
+
+    tracking_uri: str
+    """Absolute."""
+    experiment: str
+    name: str
+    params: Mapping[str, Any]
+    """The resolved recipe, nested."""
+    tags: Mapping[str, str]
+    system_metrics: bool
+
+
+class RunWriter:
+    """Opens the run of `spec.name`, or makes it, and writes to it what it doesn't have yet."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+        self._client: MlflowClient = connect(spec.tracking_uri)
+        experiment_id = _experiment(self._client, spec)
+        run = _find_run(self._client, experiment_id, spec.name) or _create_run(
+            self._client, experiment_id, spec
+        )
+        self.run_id: str = run.info.run_id
+        # A run that failed or was killed stays so for MLflow, whatever is logged to it afterwards.
+        self._client.update_run(self.run_id, status="RUNNING")
+        self._last_steps = {metric.key: int(metric.step) for metric in run.data.to_proto().metrics}
+        self._last_image_steps = _image_steps(run)
+        self._describe(run)
+        self._monitor = self._start_monitor() if spec.system_metrics else None
+
+    def metrics(self, metrics: Sequence[Metric]) -> None:
+        """Logs what is newer than the run's last step of the same name: steps that a restart runs again are there."""
+        fresh = [metric for metric in metrics if metric.step > self._last_steps.get(metric.key, -1)]
+        for start in range(0, len(fresh), _MAX_METRICS):
+            part = fresh[start : start + _MAX_METRICS]
+            self._client.log_batch(self.run_id, metrics=part, synchronous=True)
+            for metric in part:
+                self._last_steps[metric.key] = max(metric.step, self._last_steps.get(metric.key, -1))
+
+    def image(self, name: str, step: int, image: Image.Image) -> None:
+        """Adds to the series of pictures `name`, which MLflow shows over steps."""
+        key = re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII)
+        if step <= self._last_image_steps.get(key, -1):
+            return
+        self._client.log_image(self.run_id, image, key=key, step=step, synchronous=True)
+        self._client.set_tag(self.run_id, _IMAGE_STEP_TAG + key, str(step))
+        self._last_image_steps[key] = step
+
+    def finish(self, status: str) -> None:
+        """status: finished, preempted, refused or failed."""
+        if self._monitor is not None:
+            self._monitor.finish()
+        self._client.set_tag(self.run_id, STATUS_TAG, status)
+        self._client.set_terminated(self.run_id, _STATUS.get(status.lower(), "FAILED"))
+
+    def _describe(self, run: Run) -> None:
+        """Params cannot be changed in MLflow: what a restart has changed (world_size…) becomes a tag."""
+        params = flatten(self._spec.params)
+        known = run.data.params
+        new = [Param(name, value) for name, value in params.items() if name not in known]
+        changed = [
+            RunTag(f"changed.{name}", value)
+            for name, value in params.items()
+            if name in known and known[name] != value
+        ]
+        tags = [RunTag(name, redact(name, value)) for name, value in self._spec.tags.items()] + changed
+        for start in range(0, len(new), _MAX_PARAMS):
+            self._client.log_batch(self.run_id, params=new[start : start + _MAX_PARAMS], synchronous=True)
+        for start in range(0, len(tags), _MAX_PARAMS):
+            self._client.log_batch(self.run_id, tags=tags[start : start + _MAX_PARAMS], synchronous=True)
+
+    def _start_monitor(self) -> SystemMetricsMonitor:
+        monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self._spec.tracking_uri)
+        monitor.start()
+        return monitor
+
+
+def _experiment(client: MlflowClient, spec: RunSpec) -> str:
+    found = client.get_experiment_by_name(spec.experiment)
+    if found is None:
+        try:
+            return client.create_experiment(spec.experiment, artifact_location=_artifacts(spec))
+        except MlflowException:
+            # Another process may have made it in between; otherwise the error is told.
+            found = client.get_experiment_by_name(spec.experiment)
+            if found is None:
+                raise
+    return found.experiment_id
+
+
+def _artifacts(spec: RunSpec) -> str | None:
+    """Beside the database: MLflow's default is a folder under whatever directory the process stands in."""
+    file = database_file(spec.tracking_uri)
+    if file is None:
+        return None
+    return (file.parent / "mlartifacts" / re.sub(r"[^\w\-.]", "_", spec.experiment)).as_uri()
+
+
+def _find_run(client: MlflowClient, experiment_id: str, name: str) -> Run | None:
+    quote = '"' if "'" in name else "'"
+    runs = client.search_runs([experiment_id], f"tags.`{NAME_TAG}` = {quote}{name}{quote}", max_results=1)
+    return runs[0] if runs else None
+
+
+def _create_run(client: MlflowClient, experiment_id: str, spec: RunSpec) -> Run:
+    return client.create_run(experiment_id, tags={NAME_TAG: spec.name}, run_name=spec.name)
+
+
+def _image_steps(run: Run) -> dict[str, int]:
+    return {
+        name.removeprefix(_IMAGE_STEP_TAG): int(value)
+        for name, value in run.data.tags.items()
+        if name.startswith(_IMAGE_STEP_TAG)
+    }

@@ -1,0 +1,1 @@
+"""Glue between a network, its loss, the data's order and Lightning's loop."""

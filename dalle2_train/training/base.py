@@ -1,0 +1,222 @@
+"""One update of the weights, the same for every family: what differs between families is `compute_loss` alone.
+
+A family's module holds its network in `self.network`, takes the batch apart, draws noise keyed by
+(training.seed, purpose, step, batch.index) and returns a `Loss`. It may hold other frozen modules beside it: only
+`network` is sharded, optimised, averaged and checkpointed. Parameters of the network are whole tensors inside its
+`forward` only; outside of it they are a rank's shards. Frozen parameters and buffers are always whole.
+
+`step` counts the updates that came before: the first batch is step 0. Records and checkpoints are named by the
+updates done: the first one is written as step 1.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dalle2_train import seeding
+from dalle2_train.errors import InputError
+from dalle2_train.parallel.agreement import Agreement, agree
+from dalle2_train.parallel.clipping import clip_coefficient, local_squared_norm, scale_gradients
+from dalle2_train.parallel.ema import Ema, warmed_up_decay
+from dalle2_train.parallel.precision import mixed_precision_dtype
+from dalle2_train.parallel.shard import ParallelConfig, set_gradient_sync, shard_model, trained_parameters
+from dalle2_train.training.config import OptimizerConfig, TrainingConfig
+from dalle2_train.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from dalle2_train.training.protocols import Loss
+
+
+class StepOutcome(NamedTuple):
+    """What all ranks agree on after a step."""
+
+    step: int
+    """Updates done, this one included."""
+    loss: float
+    """The mean over the global batch; NaN where any rank's was not finite."""
+    gradient_norm: float
+    learning_rate: float
+    skipped: bool
+    """The loss or the gradient was not finite, so the weights stayed as they were."""
+    stop: bool
+    """Some rank was asked to stop."""
+    metrics: dict[str, float]
+
+
+class UnclipModule(pl.LightningModule):
+    """A network, its settings and one update; subclasses add `compute_loss`."""
+
+    kind: ClassVar[str]
+    """clip, prior, decoder or upsampler: the manifest's kind."""
+    splits_batches: ClassVar[bool] = True
+    """False where the loss is not a mean over samples (contrastive), so that micro-batches would change it."""
+
+    network: nn.Module
+
+    def __init__(
+        self,
+        network: nn.Module,
+        training: TrainingConfig,
+        optimizer: OptimizerConfig,
+        parallel: ParallelConfig | None = None,
+    ) -> None:
+        super().__init__()
+        if training.micro_batch_size is not None and not self.splits_batches:
+            raise InputError(f"training.micro_batch_size is {training.micro_batch_size}, but a {self.kind} model's "
+                             "loss compares all samples of a batch; remove the setting")  # fmt: skip
+        self.automatic_optimization = False
+        self.network = network
+        self.training_config = training
+        self.optimizer_config = optimizer
+        self.parallel_config = parallel or ParallelConfig()
+        self.seed = training.seed
+        self.completed_steps = 0
+        self.stop_requested = False
+        self.order: Any = None
+        self.outcome: StepOutcome | None = None
+        self.ema: Ema | None = None
+        self._configured = False
+
+    # What a family writes -------------------------------------------------------------------------------------------
+
+    def compute_loss(self, batch: Any, step: int) -> Loss:
+        """The mean loss over this rank's samples. batch: the family's NamedTuple, on `self.device`."""
+        raise NotImplementedError
+
+    def blocks(self) -> list[nn.Module]:
+        """The parts of the network that are gathered one at a time: `network.blocks`, or what lies in ModuleLists."""
+        found = getattr(self.network, "blocks", None) or _outermost_list_items(self.network)
+        return [block for block in found if any(p.requires_grad for p in block.parameters())]
+
+    def write_model(self, weights: dict[str, Tensor], folder: Path) -> None:
+        """Write the released form of the (averaged, whole) weights of `network` into a local folder."""
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+
+    # What Lightning calls -------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Shard the network over the strategy's mesh; average from here on."""
+        if self._configured:
+            return
+        self._configured = True
+        config, mesh = self.training_config, self.device_mesh
+        assert mesh is not None
+        self.autocast_dtype = mixed_precision_dtype(config.precision, mesh.device_type)
+        if config.channels_last:
+            _use_channels_last(self.network, weights=mesh.size() == 1)
+        self.network.to(self._mesh_device())
+        blocks = self.blocks()
+        if config.compile:
+            for part in blocks if mesh.size() > 1 else [self.network]:
+                part.compile()
+        shard_model(self.network, mesh, blocks, self.parallel_config, self.autocast_dtype)
+        self._trained = [parameter for _, parameter in trained_parameters(self.network)]
+        self.ema = Ema(self.network)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.network, self.optimizer_config)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        values, order = batch
+        if device.type == "cpu":
+            return batch
+        return type(values)(*(value.to(device, non_blocking=True) for value in values)), order
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        values, order = batch
+        step, config = self.completed_steps, self.training_config
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer) and self.ema is not None
+        seeding.reseed_dropout(seeding.key(config.seed, "dropout", step, self.global_rank), self.device.type)
+        rate = learning_rate(self.optimizer_config, step, config.num_steps)
+        set_learning_rate(optimizer, rate)
+
+        loss = self._backward(values, step)
+        agreed = self._agree(loss)
+        if agreed.finite:
+            scale_gradients(self._trained, clip_coefficient(agreed.gradient_norm, config.gradient_clip_norm))
+            optimizer.step()
+            self.ema.update(warmed_up_decay(config.ema_decay, step))
+        optimizer.zero_grad(set_to_none=True)
+
+        self.completed_steps, self.order = step + 1, order
+        self.outcome = StepOutcome(step + 1, agreed.loss, agreed.gradient_norm, rate, not agreed.finite,
+                                   agreed.stop, agreed.metrics)  # fmt: skip
+
+    # How ------------------------------------------------------------------------------------------------------------
+
+    def _backward(self, batch: Any, step: int) -> Loss:
+        """Gradients of the rank's part of the batch, micro-batch by micro-batch; ranks exchange them once."""
+        parts = _split(batch, self.training_config.micro_batch_size)
+        total: Tensor | None = None
+        metrics: dict[str, Tensor] = {}
+        for number, (part, weight) in enumerate(parts):
+            if len(parts) > 1:
+                set_gradient_sync(self.network, number == len(parts) - 1)
+            with self.precision_context():
+                loss, values = self.compute_loss(part, step)
+            (loss * weight if weight != 1.0 else loss).backward()
+            total = loss.detach() * weight + (0.0 if total is None else total)
+            for name, value in values.items():
+                metrics[name] = value.detach() * weight + metrics.get(name, 0.0)
+        assert total is not None
+        return Loss(total, metrics)
+
+    def _agree(self, loss: Loss) -> Agreement:
+        """One small all-reduce: nothing about the step is decided by a rank alone."""
+        is_logged = (self.completed_steps + 1) % self.training_config.log_every_steps == 0
+        assert self.device_mesh is not None
+        return agree(
+            loss.loss,
+            local_squared_norm(self._trained),
+            self.stop_requested,
+            loss.metrics if is_logged else {},
+            self.device_mesh,
+        )
+
+    def precision_context(self) -> AbstractContextManager[Any]:
+        """Sharded networks cast at their blocks' doors (FSDP2's policy); a network in one piece runs under autocast."""
+        assert self.device_mesh is not None
+        if self.autocast_dtype is None or self.device_mesh.size() > 1:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    def _mesh_device(self) -> torch.device:
+        return torch.device(self.trainer.strategy.root_device)
+
+
+def _split(batch: Any, micro_batch_size: int | None) -> list[tuple[Any, float]]:
+    """(part, its share of the samples); a rank's part of the batch need not be a multiple of the micro-batch."""
+    num_samples = len(batch[0])
+    if micro_batch_size is None or micro_batch_size >= num_samples:
+        return [(batch, 1.0)]
+    parts = zip(*(value.split(micro_batch_size) for value in batch), strict=True)
+    return [(type(batch)(*part), len(part[0]) / num_samples) for part in parts]
+
+
+def _outermost_list_items(module: nn.Module) -> list[nn.Module]:
+    found: list[nn.Module] = []
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            found += list(child)
+        else:
+            found += _outermost_list_items(child)
+    return found
+
+
+def _use_channels_last(network: nn.Module, weights: bool) -> None:
+    """Pictures enter the network as (B, H, W, C) in memory. FSDP2 wants contiguous parameters, so they stay when sharded."""
+    if weights:
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network.register_forward_pre_hook(_to_channels_last, with_kwargs=True)
+
+
+def _to_channels_last(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def convert(value: Any) -> Any:
+        is_picture = isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()
+        return value.contiguous(memory_format=torch.channels_last) if is_picture else value
+
+    return tuple(convert(value) for value in args), {name: convert(value) for name, value in kwargs.items()}

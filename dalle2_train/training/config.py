@@ -1,0 +1,61 @@
+"""How long, how much at a time and how carefully to train: the settings that every family of models shares."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dalle2_train.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The settings of the loop. Counts are of steps (updates of the weights) or of samples."""
+
+    num_steps: int
+    global_batch_size: int
+    """Samples in one update, over all ranks together."""
+    micro_batch_size: int | None = None
+    """Samples that a rank takes through the network at once; None takes the rank's whole part of the batch."""
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where this hardware is really faster at it, fp32 elsewhere."""
+    ema_decay: float = 0.999
+    """Decay per step of the averaged weights, which are what is sampled from, evaluated and released."""
+    gradient_clip_norm: float | None = 1.0
+    checkpoint_every_steps: int = 500
+    keep_checkpoints: int = 2
+    log_every_steps: int = 10
+    sample_every_steps: int = 500
+    """Draw a picture of what the averaged weights can do; 0 never does."""
+    max_nonfinite_steps: int = 10
+    """So many non-finite losses or gradients in a row stop the run; single ones are left out."""
+    max_failures: int = 3
+    """Restarts after the death of a worker, before the run counts as failed."""
+    num_threads: int | None = None
+    """Threads of a rank on the CPU; None takes OMP_NUM_THREADS, or shares the cores out. Sums depend on it in the last bit."""
+    channels_last: bool = False
+    compile: bool = False
+    """torch.compile the network: a slow first step, faster later ones."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "global_batch_size", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise InputError(f"training.ema_decay is {self.ema_decay}; it must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its learning rate, which is a pure function of the step."""
+
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    """Decoupled; applied to matrices and kernels, not to biases, gains and other vectors."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from zero."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_fraction: float = 0.0
+    """What the cosine schedule leaves of the learning rate at the last step."""

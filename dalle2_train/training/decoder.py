@@ -1,0 +1,69 @@
+"""Train the decoder: pictures from CLIP image embeddings and captions (§2.1 of unCLIP).
+
+Legend: B batch, L text length, E embedding, H W picture.
+"""
+
+from dataclasses import dataclass
+
+from dalle2_train.data.batches import DecoderBatch
+from dalle2_train.diffusion.objective import ObjectiveConfig
+from dalle2_train.diffusion.process import add_noise
+from dalle2_train.diffusion.schedule import ScheduleConfig
+from dalle2_train.encoders.encoder import TextFeatures
+from dalle2_train.networks.decoder import Decoder, DecoderConfig
+from dalle2_train.parallel.shard import ParallelConfig
+from dalle2_train.training.config import OptimizerConfig, TrainingConfig
+from dalle2_train.training.denoising import DenoisingModule, check_probability, drop_text, to_signal
+from dalle2_train.training.draws import keep
+from dalle2_train.training.protocols import Loss
+
+
+@dataclass(frozen=True)
+class DecoderModelConfig:
+    """The decoder, its diffusion, and how often it learns without a condition; defaults are Karlo's."""
+
+    network: DecoderConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    objective: ObjectiveConfig = ObjectiveConfig(prediction_type="epsilon", learned_variance=True)
+    text_dropout: float = 0.3
+    """Share of samples whose text is replaced by the encoded empty string."""
+    image_embed_dropout: float = 0.1
+    """Share of samples, drawn independently, whose image embedding is replaced by the learned null."""
+
+    def __post_init__(self) -> None:
+        check_probability("text_dropout", self.text_dropout)
+        check_probability("image_embed_dropout", self.image_embed_dropout)
+
+
+class DecoderModule(DenoisingModule):
+    """One update of the decoder. Pictures are never mirrored: a hand that waves to the left is another emoji."""
+
+    kind = "decoder"
+    network: Decoder
+
+    def __init__(
+        self,
+        network: Decoder,
+        config: DecoderModelConfig,
+        null_text: TextFeatures,
+        training: TrainingConfig,
+        optimizer: OptimizerConfig,
+        parallel: ParallelConfig | None = None,
+    ) -> None:
+        """`null_text`: the encoded empty string, B=1."""
+        super().__init__(network, config.schedule, config.objective, training, optimizer, parallel)
+        self.text_dropout, self.image_embed_dropout = config.text_dropout, config.image_embed_dropout
+        self.null_text = null_text
+
+    def compute_loss(self, batch: DecoderBatch, step: int) -> Loss:
+        x_0 = to_signal(batch.image, self.weights_dtype)  # (B, 3, H, W)
+        draws = self.draw(x_0, batch.index, step)
+        x_t = add_noise(self.schedule.to(x_0.device), x_0, draws.t, draws.eps)  # (B, 3, H, W)
+        text = TextFeatures(batch.text_embed, batch.text_encodings, batch.text_mask)
+        text = drop_text(text, self.null_text, keep(self.seed, "text", step, batch.index, self.text_dropout))
+        # The network puts its own learned null in: outside of its forward a sharded parameter is not whole.
+        keep_image = keep(self.seed, "image_embed", step, batch.index, self.image_embed_dropout)  # (B,)
+        prediction = self.network(x_t, draws.t, batch.image_embed, *text, keep_image)  # (B, 6, H, W)
+        if not self.objective.learned_variance:
+            prediction = prediction.chunk(2, dim=1)[0]  # (B, 3, H, W)
+        return self.loss(prediction, x_0, x_t, draws)

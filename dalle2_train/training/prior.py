@@ -1,0 +1,91 @@
+"""Train the diffusion prior: CLIP image embeddings from captions (§2.2 of unCLIP).
+
+Legend: B batch, L text length, E embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dalle2_train.data.batches import PriorBatch
+from dalle2_train.diffusion.objective import ObjectiveConfig
+from dalle2_train.diffusion.process import add_noise
+from dalle2_train.diffusion.schedule import ScheduleConfig
+from dalle2_train.encoders.encoder import TextFeatures
+from dalle2_train.errors import InputError
+from dalle2_train.networks.prior import Prior, PriorConfig
+from dalle2_train.parallel.shard import ParallelConfig
+from dalle2_train.training.config import OptimizerConfig, TrainingConfig
+from dalle2_train.training.denoising import DenoisingModule, check_probability, drop_text
+from dalle2_train.training.draws import keep
+from dalle2_train.training.protocols import Loss
+
+
+@dataclass(frozen=True)
+class PriorModelConfig:
+    """The prior, its diffusion, and how often it learns without text."""
+
+    network: PriorConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    objective: ObjectiveConfig = ObjectiveConfig(prediction_type="sample")
+    condition_dropout: float = 0.1
+    """Share of samples whose text is replaced by the encoded empty string."""
+
+    def __post_init__(self) -> None:
+        check_probability("condition_dropout", self.condition_dropout)
+        if self.objective.learned_variance:
+            raise InputError(
+                "objective.learned_variance is true; the prior predicts no variance, set it to false"
+            )
+
+
+class PriorModule(DenoisingModule):
+    """One update of the prior. `network` carries the embeddings' statistics (`use_statistics`)."""
+
+    kind = "prior"
+    network: Prior
+
+    def __init__(
+        self,
+        network: Prior,
+        config: PriorModelConfig,
+        null_text: TextFeatures,
+        training: TrainingConfig,
+        optimizer: OptimizerConfig,
+        parallel: ParallelConfig | None = None,
+    ) -> None:
+        """`null_text`: the encoded empty string, B=1."""
+        super().__init__(network, config.schedule, config.objective, training, optimizer, parallel)
+        self.condition_dropout = config.condition_dropout
+        self.null_text = null_text
+
+    def compute_loss(self, batch: PriorBatch, step: int) -> Loss:
+        x_0 = self.network.normalise(batch.image_embed)  # (B, E)
+        draws = self.draw(x_0, batch.index, step)
+        x_t = add_noise(self.schedule.to(x_0.device), x_0, draws.t, draws.eps)  # (B, E)
+        text = TextFeatures(batch.text_embed, batch.text_encodings, batch.text_mask)
+        text = drop_text(
+            text, self.null_text, keep(self.seed, "text", step, batch.index, self.condition_dropout)
+        )
+        prediction = self.network(x_t, draws.t, *text)  # (B, E)
+        return self.loss(prediction, x_0, x_t, draws)
+
+
+@torch.no_grad()
+def use_statistics(network: Prior, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Normalise by an embedded set's mean and standard deviation per dimension (E,), as Karlo does.
+
+    Raises InputError where their length is not E or a dimension does not vary.
+    """
+    embed_dim = network.config.embed_dim
+    if not len(mean) == len(std) == embed_dim:
+        raise InputError(
+            f"the embeddings have {len(mean)} dimensions, network.embed_dim is {embed_dim}; make them equal"
+        )
+    if min(std) <= 0:
+        raise InputError(
+            f"dimension {list(std).index(min(std))} of the embeddings is constant; embed with a trained CLIP"
+        )
+    network.clip_mean.copy_(torch.tensor(mean, dtype=torch.float64)[None])  # (1, E)
+    network.clip_std.copy_(torch.tensor(std, dtype=torch.float64)[None])  # (1, E)

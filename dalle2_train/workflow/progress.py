@@ -1,0 +1,116 @@
+"""One line per stage: what, how far, time left, loss. In place on a terminal, now and then in a log."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+from dalle2_train import storage
+from dalle2_train.checkpoints.layout import progress_uri
+
+SECONDS_BETWEEN_LOG_LINES = 20.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far something is."""
+
+    done: int
+    total: int
+    loss: float | None = None
+    seconds_left: float | None = None
+
+
+Watch = Callable[[], Status | None]
+
+
+def watch_run(run_uri: str) -> Watch:
+    """Asks a training run how far it is, whichever process trains it. None until it has said something."""
+    started = time.time()
+
+    def watch() -> Status | None:
+        uri = progress_uri(run_uri)
+        if not storage.exists(uri):
+            return None
+        told = storage.read_json(uri)
+        if told.get("updated", 0.0) < started:  # an earlier attempt's last word
+            return None
+        return Status(told["step"], told["num_steps"], told.get("loss"), told.get("seconds_left"))
+
+    return watch
+
+
+class Line:
+    """The line of one stage on stderr."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._in_place = sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._last = -SECONDS_BETWEEN_LOG_LINES
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def following(self, watch: Watch | None) -> Iterator[None]:
+        """Show what `watch` says, every second, until the block ends."""
+        self.show(None)
+        with nullcontext() if watch is None else _every_second(lambda: self.show(watch())):
+            yield
+
+    def show(self, status: Status | None) -> None:
+        """Say how far the stage is, unless it was just said."""
+        now = time.monotonic()
+        pause = 0.2 if self._in_place else SECONDS_BETWEEN_LOG_LINES
+        with self._lock:
+            if now - self._last < pause:
+                return
+            self._last = now
+            self._write(describe(status, now - self._started), last=False)
+
+    def skip(self, seconds: float) -> None:
+        self._write(f"done before, in {clock(seconds)}", last=True)
+
+    def end(self, seconds: float, *, done: bool) -> None:
+        self._write(f"done in {clock(seconds)}" if done else f"stopped after {clock(seconds)}", last=True)
+
+    def _write(self, text: str, *, last: bool) -> None:
+        start, end = ("\r\x1b[K", "\n" if last else "") if self._in_place else ("", "\n")
+        print(f"{start}{self.name:<12} {text}", end=end, file=sys.stderr, flush=True)
+
+
+def describe(status: Status | None, elapsed: float) -> str:
+    """'  312/800   39 %  loss 0.412  1:12 left'; without a status, how long it has been going."""
+    if status is None:
+        return f"… {clock(elapsed)}"
+    left = status.seconds_left
+    if left is None and status.done:
+        left = elapsed / status.done * (status.total - status.done)
+    parts = [f"{status.done:>6}/{status.total}", f"{100 * status.done // max(status.total, 1):>3} %"]
+    parts += [] if status.loss is None else [f"loss {status.loss:.4f}"]
+    parts += [] if left is None else [f"{clock(left)} left"]
+    return "  ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds: 72 → '1:12'."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def _every_second(tick: Callable[[], None]) -> Iterator[None]:
+    done = threading.Event()
+
+    def loop() -> None:
+        while not done.wait(1.0):
+            tick()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

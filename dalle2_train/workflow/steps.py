@@ -1,0 +1,70 @@
+"""Steps on a whole unCLIP that the command line and the pipelines share."""
+
+import io
+from collections.abc import Callable, Sequence
+
+from dalle2_train import storage
+from dalle2_train.config import to_dict
+from dalle2_train.data.samples import collect
+from dalle2_train.evaluation import (
+    EvaluationConfig,
+    EvaluationReport,
+    SPLITS,
+    ModelIdentity,
+    evaluate,
+    verified_digest,
+    write_evaluation,
+)
+from dalle2_train.generation.grid import grid
+from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.pipeline import GenerationConfig, generate
+
+Tell = Callable[[int, int], None]
+
+
+def evaluate_models(
+    models: Sequence[str],
+    data: str,
+    config: EvaluationConfig,
+    sampler: GenerationConfig,
+    *,
+    to: str | None = None,
+    progress: Tell | None = None,
+) -> tuple[str, EvaluationReport]:
+    """Judge what `models` (URIs of parts, or one release) draw for the captions of `data`.
+
+    The report goes to the folder `to`, by default MODEL/evaluation. Returns its URI and what it says.
+    """
+    unclip = load_unclip(models)
+    done = evaluate(
+        lambda captions, seed: generate(unclip, captions, seed, sampler, progress=progress),
+        data,
+        config,
+        ModelIdentity(models[0], verified_digest(models), to_dict(sampler)),
+        clip=unclip.clip,
+    )
+    return write_evaluation(done, to or storage.join(models[0], "evaluation")), done.report
+
+
+def sample_grid(
+    unclip: Unclip, prompts: Sequence[str], to: str, *, sampler: GenerationConfig, seed: int = 0
+) -> None:
+    """Draw `prompts` and publish the labelled grid as the PNG `to`."""
+    images = generate(unclip, prompts, seed, sampler)
+    picture = io.BytesIO()
+    grid(images, prompts).save(picture, format="PNG")
+    storage.publish_bytes(to, picture.getvalue())
+
+
+def image_size(unclip: Unclip) -> int:
+    """Pixels a side of the pictures that `unclip` makes."""
+    if unclip.upsampler is not None:
+        return unclip.upsampler.network.config.high_size
+    return unclip.decoder.network.config.image_size
+
+
+def sample_captions(model: str, data: str, to: str, sampler: GenerationConfig, num_per_split: int = 12) -> str:
+    """Draw captions of every split of `data` that it has, into the labelled grid `to`; returns `to`."""
+    samples = [s for split in SPLITS for s in collect(data, split, limit=num_per_split, image_size=8)]
+    sample_grid(load_unclip([model]), [s.caption for s in samples], to, sampler=sampler)
+    return to

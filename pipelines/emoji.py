@@ -1,0 +1,17 @@
+"""The quickstart's way with all 7,906 emoji and larger networks: `make emoji`, up to ninety minutes on two cores."""
+
+import sys
+
+from dalle2_train.generation.pipeline import GenerationConfig
+from pipelines.quickstart import Plan, main
+
+EMOJI = Plan(
+    source="emoji",
+    recipes={family: f"{family}/small" for family in ("clip", "prior", "decoder", "upsampler")},
+    workers={"clip": 0, "prior": 2, "decoder": 0, "upsampler": 0},
+    sampler=GenerationConfig(prior_guidance_scale=1.0, decoder_guidance_scale=2.0),
+    model="emoji-small",
+)
+
+if __name__ == "__main__":
+    sys.exit(main(EMOJI, "emoji"))

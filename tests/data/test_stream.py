@@ -1,0 +1,236 @@
+"""The stream: the same global batches for every world size, exactly resumed, honest about damage."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
+from dalle2_train.data.embed import embed_shards
+from dalle2_train.data.order import OrderState
+from dalle2_train.data.stream import DataConfig, Stream
+from dalle2_train.data.writer import write_shards
+from dalle2_train.errors import InputError
+
+MakeSet = Callable[..., str]
+Embed = Callable[..., str]
+SIDE = 8
+CONFIG = DataConfig(image_size=SIDE, num_lanes=4, block_size=5)
+
+
+def tokenize(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, 2) ids: the caption's number twice."""
+    numbers = torch.tensor([int(caption.split()[-1]) for caption in captions])
+    return numbers[:, None].expand(-1, 2), torch.ones(len(captions), 2, dtype=torch.bool)
+
+
+def numbers_of(image: torch.Tensor) -> list[int]:
+    """Which records the pictures (B, 3, H, W) are of."""
+    return image[:, 2, 0, 0].tolist()
+
+
+def open_stream(
+    uri: str, config: DataConfig = CONFIG, batch_type: BatchType = ClipBatch, **options
+) -> Stream:
+    options = {"seed": 1, "global_batch_size": 8, "tokenize": tokenize, **options}
+    return Stream(uri, config, batch_type=batch_type, **options)
+
+
+def global_batches(uri: str, world_size: int, steps: int, **options) -> list[dict[int, int]]:
+    """Per step, what every rank gets together: index → number of the record."""
+    streams = [open_stream(uri, rank=rank, world_size=world_size, **options) for rank in range(world_size)]
+    steps_of_ranks = [islice(stream, steps) for stream in streams]
+    found = []
+    for parts in zip(*steps_of_ranks, strict=True):
+        merged: dict[int, int] = {}
+        for batch, _ in parts:
+            assert len(batch.index) == 8 // world_size
+            merged |= dict(zip(batch.index.tolist(), batch.token_ids[:, 0].tolist(), strict=True))
+        found.append(merged)
+    return found
+
+
+@pytest.mark.parametrize("samples_per_shard", [10, 7, 100])
+def test_global_batches_are_the_same_for_every_world_size(make_set: MakeSet, samples_per_shard: int):
+    uri = make_set(53, samples_per_shard)
+    alone = global_batches(uri, 1, 20)
+    assert [sorted(batch) for batch in alone] == [list(range(8 * s, 8 * s + 8)) for s in range(20)]
+    assert global_batches(uri, 2, 20) == alone
+    assert global_batches(uri, 4, 20) == alone
+
+
+def test_an_epoch_is_every_sample_once(make_set: MakeSet):
+    uri = make_set(40, 7)
+    counts = Counter(number for batch in global_batches(uri, 2, 15) for number in batch.values())
+    assert counts == {number: 3 for number in range(40)}
+
+
+def test_fewer_shards_and_samples_than_lanes(make_set: MakeSet):
+    uri = make_set(3)
+    found = global_batches(uri, 4, 15)
+    counts = Counter(number for batch in found for number in batch.values())
+    assert counts == {0: 40, 1: 40, 2: 40}
+
+
+def test_pictures_captions_and_tokens_belong_together(make_set: MakeSet):
+    for batch, _ in islice(open_stream(make_set(53)), 10):
+        assert batch.image.shape == (8, 3, SIDE, SIDE)
+        assert batch.image.dtype == torch.uint8
+        assert numbers_of(batch.image) == batch.token_ids[:, 0].tolist()
+
+
+@pytest.mark.parametrize("cut", [1, 4, 7])
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (4, 2), (2, 4)])
+def test_resumed_equals_uninterrupted(make_set: MakeSet, cut: int, before: int, after: int):
+    uri = make_set(53, 7)
+    whole = global_batches(uri, 1, 12)
+    states = []
+    for rank in range(before):
+        stream = iter(open_stream(uri, rank=rank, world_size=before))
+        states.append([next(stream)[1] for _ in range(cut)][-1])
+    state = json.loads(json.dumps(OrderState.merge(states).to_json()))
+    assert global_batches(uri, after, 12 - cut, state=state) == whole[cut:]
+
+
+def test_a_state_of_other_data_is_refused(make_set: MakeSet):
+    _, state = next(iter(open_stream(make_set(53))))
+    with pytest.raises(InputError, match="other data"):
+        open_stream(make_set(54, name="other"), state=state)
+
+
+def test_a_state_of_one_rank_does_not_do_for_all(make_set: MakeSet):
+    uri = make_set(53)
+    _, state = next(iter(open_stream(uri, rank=0, world_size=2)))
+    with pytest.raises(InputError, match="merge"):
+        open_stream(uri, state=state)
+
+
+def test_only_the_split_is_read(make_set: MakeSet):
+    uri = make_set(50, split=lambda number: "validation" if number % 3 == 0 else "train")
+    seen = {number for batch in global_batches(uri, 1, 20) for number in batch.values()}
+    assert seen == {number for number in range(50) if number % 3}
+    with pytest.raises(InputError, match="nowhere"):
+        open_stream(uri, DataConfig(split="nowhere"))
+
+
+def test_the_cache_changes_nothing(make_set: MakeSet):
+    uri = make_set(53, 7)
+    bare = DataConfig(image_size=SIDE, num_lanes=4, block_size=5, cache_megabytes=0)
+    for (ours, _), (theirs, _) in islice(zip(open_stream(uri), open_stream(uri, bare), strict=True), 20):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_damaged_samples_are_passed_over(make_set: MakeSet, caplog):
+    uri = make_set(53, 100)
+    tar = Path(uri) / "00000.tar"
+    data = bytearray(tar.read_bytes())
+    data[data.index(b"number 17") + 7] ^= 1
+    tar.write_bytes(data)
+    alone, two = global_batches(uri, 1, 20), global_batches(uri, 2, 20)
+    assert alone == two
+    assert {number for batch in alone for number in batch.values()} == set(range(53)) - {17}
+    assert "000000017" in caplog.text
+
+
+def test_a_shard_that_is_all_damage_ends_the_run(make_set: MakeSet):
+    uri = make_set(20, 100)
+    tar = Path(uri) / "00000.tar"
+    tar.write_bytes(bytes(tar.stat().st_size))
+    with pytest.raises(InputError, match="damaged samples in a row"):
+        next(iter(open_stream(uri)))
+
+
+def test_storage_that_fails_for_a_moment_costs_nothing(make_set: MakeSet, monkeypatch):
+    from dalle2_train import storage
+    from dalle2_train.data import reader
+
+    uri, failures, read_bytes = make_set(53), [0], storage.read_bytes
+    whole = global_batches(uri, 1, 12)
+
+    def flaky(*args, **options):
+        failures[0] += 1
+        if failures[0] % 3 == 1:
+            raise ConnectionResetError("reset by peer")
+        return read_bytes(*args, **options)
+
+    monkeypatch.setattr(reader, "_RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(storage, "read_bytes", flaky)
+    # The manifest is read without patience here: it is there before the storage starts to fail.
+    monkeypatch.setattr(storage, "read_json", lambda place: json.loads(read_bytes(place)))
+    assert global_batches(uri, 1, 12) == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"world_size": 3}, "num_lanes"),
+        ({"global_batch_size": 6}, "global_batch_size"),
+        ({"tokenize": None}, "tokenize"),
+    ],
+)
+def test_sizes_that_do_not_divide_are_told(make_set: MakeSet, options: dict, named: str):
+    with pytest.raises(InputError, match=named):
+        open_stream(make_set(20), **options)
+
+
+@pytest.fixture
+def embed(squares: SimpleNamespace, tmp_path: Path) -> Callable[..., str]:
+    def run(uri: str, name: str = "embedded", text_encodings: bool = True) -> str:
+        told = {"clip_uri": "clip", "clip_fingerprint": "f", "image_size": SIDE, "batch_size": 3}
+        embed_shards(uri, str(tmp_path / name), squares.encode, text_encodings=text_encodings, **told)
+        return str(tmp_path / name)
+
+    return run
+
+
+class TestEmbedded:
+    """Pictures joined with vectors."""
+
+    def test_vectors_belong_to_their_pictures(self, make_set: MakeSet, embed: Embed):
+        uri = make_set(53, 7)
+        embeddings = embed(uri)
+        for batch, _ in islice(open_stream(uri, batch_type=DecoderBatch, embeddings=embeddings), 10):
+            numbers = numbers_of(batch.image)
+            assert batch.image_embed[:, 2].tolist() == numbers
+            assert batch.text_embed[:, 0].tolist() == numbers
+            assert batch.text_encodings.shape == (8, 3, 4)
+            assert batch.text_encodings[:, 2, 1].tolist() == numbers
+            assert batch.text_mask.sum(1).tolist() == [1 + number % 3 for number in numbers]
+
+    def test_the_prior_needs_no_picture(self, make_set: MakeSet, embed: Embed):
+        uri = make_set(53, 7)
+        embeddings = embed(uri)
+        beside = open_stream(uri, batch_type=PriorBatch, embeddings=embeddings)
+        alone = open_stream(embeddings, batch_type=PriorBatch)
+        pictures = open_stream(uri, batch_type=UpsamplerBatch)
+        for (ours, _), (images, _) in islice(zip(beside, pictures, strict=True), 5):
+            assert ours.image_embed[:, 2].tolist() == numbers_of(images.image)
+        assert next(iter(alone))[0].image_embed.shape == (8, 4)
+
+    def test_misaligned_embeddings_are_refused(
+        self, make_set: MakeSet, embed: Embed, squares: SimpleNamespace, tmp_path: Path
+    ):
+        embeddings = embed(make_set(53, 7))
+        turned = str(tmp_path / "turned")
+        write_shards(reversed(list(squares.records(53))), turned, {"kind": "turned"}, samples_per_shard=7)
+        others = {
+            "other shards": make_set(60, 7, name="longer"),
+            "misaligned": make_set(52, 7, name="shorter"),
+            "another 00000.tar": turned,
+        }
+        for message, uri in others.items():
+            with pytest.raises(InputError, match=message):
+                open_stream(uri, batch_type=DecoderBatch, embeddings=embeddings)
+
+    def test_sets_without_vectors_or_encodings_are_refused(self, make_set: MakeSet, embed: Embed):
+        uri = make_set(20)
+        with pytest.raises(InputError, match="no embeddings"):
+            open_stream(uri, batch_type=PriorBatch)
+        bare = embed(uri, "bare", text_encodings=False)
+        with pytest.raises(InputError, match="text encodings"):
+            open_stream(uri, batch_type=PriorBatch, embeddings=bare)

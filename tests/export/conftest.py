@@ -1,0 +1,28 @@
+"""Model folders shared by the tests of this room."""
+
+import runpy
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dalle2_train.generation.load import Unclip, load_unclip
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SimpleNamespace:
+    """The functions that write tiny models."""
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "generation" / "tiny_unclip.py")))
+
+
+@pytest.fixture(scope="session")
+def models(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """kind → model folder."""
+    return tiny.write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def unclip(models: Mapping[str, str]) -> Unclip:
+    """All the parts."""
+    return load_unclip(list(models.values()))

@@ -1,0 +1,166 @@
+"""diffusers' UnCLIPPipeline has to draw our pictures; what it cannot hold is refused by name."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dalle2_train.diffusion.objective import ObjectiveConfig
+from dalle2_train.diffusion.schedule import ScheduleConfig
+from dalle2_train.errors import InputError, RefusedError
+from dalle2_train.export import diffusers_folder, export_diffusers, proof
+from dalle2_train.generation.load import Unclip, load_unclip
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # theirs, at import
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The proof's drawing in this process: a fresh one costs many seconds of imports."""
+    from diffusers.schedulers import scheduling_unclip
+
+    from dalle2_train.export import draw_with_diffusers
+
+    def draw(folder: Path, request: dict[str, object], noise: dict[str, Tensor]) -> Tensor:
+        # Registered, so that the script's own replacement is undone after the test.
+        monkeypatch.setattr(scheduling_unclip, "randn_tensor", scheduling_unclip.randn_tensor)
+        asked, given, drawn = tmp_path / "request.json", tmp_path / "noise.safetensors", tmp_path / "drawn.safetensors"
+        asked.write_text(json.dumps(request))
+        save_file(noise, given)
+        try:
+            draw_with_diffusers.main(folder, asked, given, drawn)
+        except SystemExit as error:
+            raise RefusedError(str(error)) from error
+        return load_file(drawn)["images"]
+
+    monkeypatch.setattr(proof, "_draw_afresh", draw)
+
+
+def written(unclip: Unclip, folder: Path) -> Path:
+    diffusers_folder.write_folder(unclip, folder, "0.42.1")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_fresh_process_draws_our_pictures_with_the_exported_folder(models: Mapping[str, str], tmp_path: Path):
+    export = export_diffusers(list(models.values()), str(tmp_path / "folder"))
+    report = json.loads((tmp_path / "folder" / "export.json").read_text())
+    assert report["proof"]["max_abs_diff"] <= 1e-4
+    assert report["models"] == export.models
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    # Again: there is nothing to do.
+    assert json.loads(json.dumps(export_diffusers(list(models.values()), export.path).proof)) == report["proof"]
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(("prior_scale", "decoder_scale"), [(1.0, 1.0), (3.0, 1.0), (1.0, 2.0)])
+def test_equal_pictures_whatever_is_guided(unclip: Unclip, tmp_path: Path, prior_scale: float, decoder_scale: float):
+    config = replace(
+        proof.PROOF_CONFIG, prior_guidance_scale=prior_scale, decoder_guidance_scale=decoder_scale, decoder_num_steps=12
+    )
+    proved = proof.prove(unclip, written(unclip, tmp_path / "folder"), ["a heart", "", "the sea"], 1, config)
+    assert proved.max_abs_diff <= 1e-4
+
+
+@pytest.mark.usefixtures("in_process")
+def test_other_objectives_and_numbers_of_timesteps(models: Mapping[str, str], tiny: SimpleNamespace, tmp_path: Path):
+    """A decoder without a learned variance is held too: its spare channels are told to say "the smallest"."""
+    clip = Path(models["clip"])
+    parts = [
+        tiny.write_part(tmp_path / "p", "prior", clip, objective=ObjectiveConfig("epsilon")),
+        tiny.write_part(tmp_path / "d", "decoder", clip, objective=ObjectiveConfig("sample")),
+        tiny.write_part(tmp_path / "u", "upsampler", None, schedule=ScheduleConfig(num_steps=200)),
+    ]
+    unclip = load_unclip([str(part) for part in parts])
+    proved = proof.prove(unclip, written(unclip, tmp_path / "folder"), ["a heart", "the sea"])
+    assert proved.max_abs_diff <= 1e-4
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(
+    ("part", "name", "change"),
+    [
+        ("decoder", "conv_in.bias", "nudge"),
+        ("text_proj", "learned_classifier_free_guidance_embeddings", "nudge"),
+        ("prior", "prd_embedding", "drop"),
+    ],
+)
+def test_a_folder_that_differs_is_refused_and_leaves_nothing(
+    models: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, name: str, change: str
+):
+    def write_and_damage(unclip: Unclip, folder: Path, version: str) -> None:
+        write_folder(unclip, folder, version)
+        file = folder / part / "diffusion_pytorch_model.safetensors"
+        weights = load_file(file)
+        weights[name] = weights[name] + 0.05
+        if change == "drop":
+            del weights[name]
+        save_file(weights, file, metadata={"format": "pt"})
+
+    write_folder = diffusers_folder.write_folder
+    monkeypatch.setattr(diffusers_folder, "write_folder", write_and_damage)
+    (tmp_path / "place").mkdir()
+    with pytest.raises(RefusedError, match="other pictures|prd_embedding"):
+        export_diffusers(list(models.values()), str(tmp_path / "place" / "folder"))
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("prior", {"schedule": ScheduleConfig("linear")}, "prior's noise schedule is 'linear'"),
+        ("upsampler", {"objective": ObjectiveConfig("v_prediction")}, "upsampler predicts 'v_prediction'"),
+        ("decoder", {"objective": ObjectiveConfig("v_prediction", learned_variance=True)}, "decoder predicts"),
+        ("decoder", {"attention": (False, False)}, "no attention at any level"),
+        # 48 + 16 tokens before 8 × 8 pixels: diffusers then forgets to pad the mask.
+        ("decoder", {"num_extra_tokens": 48}, "context length 16 with 48 extra tokens"),
+    ],
+)
+def test_what_diffusers_cannot_hold_is_refused_by_name(
+    models: Mapping[str, str], tiny: SimpleNamespace, tmp_path: Path, kind: str, changes: dict, message: str
+):
+    configs = {name: value for name, value in changes.items() if name in ("schedule", "objective")}
+    network = replace(tiny.NETWORKS[kind][1], **{k: v for k, v in changes.items() if k not in configs})
+    part = tiny.write_part(tmp_path / kind, kind, Path(models["clip"]), network_config=network, **configs)
+    given = {**models, kind: str(part)}
+    with pytest.raises(RefusedError, match=message):
+        export_diffusers(list(given.values()), str(tmp_path / "folder"))
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_drawing_process_that_fails_is_told_by_its_last_line(
+    unclip: Unclip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    failing = tmp_path / "failing.py"
+    failing.write_text("raise SystemExit('no such class')")
+    monkeypatch.setattr(proof, "_SCRIPT", failing)
+    with pytest.raises(RefusedError, match="cannot load or run the exported folder: no such class"):
+        proof.prove(unclip, tmp_path, ["a"])
+
+
+def test_bad_inputs(models: Mapping[str, str], tmp_path: Path):
+    with pytest.raises(InputError, match="'upsampler'"):
+        export_diffusers([models["prior"], models["decoder"]], str(tmp_path / "folder"))
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(InputError, match="something is there already"):
+        export_diffusers(list(models.values()), str(tmp_path / "taken"))
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_the_text_half_of_the_clip_is_written_whole(unclip: Unclip, tmp_path: Path):
+    from transformers import CLIPTextModelWithProjection
+
+    folder = written(unclip, tmp_path / "folder")
+    theirs = CLIPTextModelWithProjection.from_pretrained(str(folder / "text_encoder")).eval()
+    token_ids, mask = unclip.clip.tokenize(["a red heart", ""])
+    ours = unclip.clip.encode_text(token_ids, mask)
+    with torch.no_grad():
+        output = theirs(token_ids)
+    torch.testing.assert_close(ours.text_embed, output.text_embeds)
+    torch.testing.assert_close(ours.text_encodings, output.last_hidden_state)

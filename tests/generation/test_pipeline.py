@@ -1,0 +1,79 @@
+"""What pictures depend on, and what not. That they are UnCLIPPipeline's pictures is tests/export's to show."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dalle2_train.errors import InputError
+from dalle2_train.generation.load import Unclip
+from dalle2_train.generation.pipeline import GenerationConfig, generate, generate_stages, to_uint8
+
+FAST = GenerationConfig(prior_num_steps=3, decoder_num_steps=3, upsampler_num_steps=2)
+PROMPTS = ["a red heart", "a small cat", "", "the moon"]
+TOLERANCE = 1e-3  # float32, amplified by random weights and guidance
+
+
+def image_of(unclip: Unclip, prompts: list[str], seed: int = 0, config: GenerationConfig = FAST) -> torch.Tensor:
+    return torch.cat([stages.image for stages in generate_stages(unclip, prompts, seed, config)])
+
+
+def test_batches_change_nothing(unclip: Unclip):
+    whole = image_of(unclip, PROMPTS)
+    split = image_of(unclip, PROMPTS, config=replace(FAST, batch_size=3))
+    torch.testing.assert_close(whole, split, atol=TOLERANCE, rtol=0)
+
+
+def test_noise_belongs_to_the_place_in_the_list_and_to_the_seed(unclip: Unclip):
+    twice = image_of(unclip, ["a red heart", "a red heart"])
+    assert (twice[0] - twice[1]).abs().max() > 0.1
+    torch.testing.assert_close(image_of(unclip, ["a red heart", "a cat"])[0], twice[0], atol=TOLERANCE, rtol=0)
+    assert (image_of(unclip, ["a red heart"], seed=1)[0] - twice[0]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("stage", ["prior", "decoder"])
+def test_guidance_of_almost_one_is_no_guidance(unclip: Unclip, stage: str):
+    """The formula with both halves meets the single forward where they must be equal."""
+    plain = replace(FAST, prior_guidance_scale=1.0, decoder_guidance_scale=1.0)
+    close = replace(plain, **{f"{stage}_guidance_scale": 1 + 1e-6})
+    torch.testing.assert_close(image_of(unclip, PROMPTS, config=close), image_of(unclip, PROMPTS, config=plain),
+                               atol=TOLERANCE, rtol=0)  # fmt: skip
+
+
+def test_guidance_of_zero_forgets_the_text(unclip: Unclip):
+    """Only the learned variance, which is not guided, still sees it; so it is left out by ddim."""
+    config = replace(FAST, prior_guidance_scale=0.0, decoder_guidance_scale=0.0, sampler="ddim")
+    one, other = image_of(unclip, ["a red heart"], config=config), image_of(unclip, ["the moon"], config=config)
+    torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
+
+
+def test_pictures_and_their_progress(unclip: Unclip):
+    seen: list[tuple[int, int]] = []
+    config = replace(FAST, batch_size=3)
+    images = generate(unclip, PROMPTS, 0, config, progress=lambda done, total: seen.append((done, total)))
+    assert images.dtype == torch.uint8
+    assert images.shape == (4, 3, 32, 32)
+    assert seen == [(done, 16) for done in range(1, 17)]
+
+
+def test_without_upsampler_the_pictures_are_the_decoders(unclip: Unclip):
+    small = replace(unclip, upsampler=None)
+    assert generate(small, PROMPTS, 0, FAST).shape == (4, 3, 16, 16)
+    torch.testing.assert_close(image_of(small, PROMPTS), generate_stages(unclip, PROMPTS, 0, FAST)[0].small)
+
+
+def test_rounding_is_to_the_nearest_of_256():
+    values = torch.arange(256, dtype=torch.float32)
+    assert torch.equal(to_uint8(values / 127.5 - 1), values.to(torch.uint8))
+    assert torch.equal(to_uint8(torch.tensor([-3.0, 3.0])), torch.tensor([0, 255], dtype=torch.uint8))
+
+
+def test_bad_requests(unclip: Unclip):
+    with pytest.raises(InputError, match="no prompt"):
+        generate(unclip, [])
+    with pytest.raises(InputError, match="decoder_num_steps=0"):
+        GenerationConfig(decoder_num_steps=0)
+    with pytest.raises(InputError, match="guidance_scale=-1"):
+        GenerationConfig(prior_guidance_scale=-1)
+    with pytest.raises(InputError, match="prior_num_steps=1001: the prior was trained with 1000"):
+        generate(unclip, ["a"], 0, replace(FAST, prior_num_steps=1001))

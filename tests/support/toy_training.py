@@ -1,0 +1,143 @@
+"""A small model of nothing, with lists of blocks, dropout, a frozen parameter and uneven shapes."""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from dalle2_train import seeding
+from dalle2_train.checkpoints.manifest import ModelManifest
+from dalle2_train.launch.local import one_rank_strategy
+from dalle2_train.parallel.shard import ParallelConfig
+from dalle2_train.training.base import UnclipModule
+from dalle2_train.training.config import OptimizerConfig, TrainingConfig
+from dalle2_train.training.fit import FitResult, fit
+from dalle2_train.training.protocols import Loss
+from dalle2_train.training.strategy import MeshStrategy
+
+
+class ToyBatch(NamedTuple):
+    index: Tensor
+    x: Tensor
+
+
+class ToyNetwork(nn.Module):
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((1,), 2.0), requires_grad=False)
+        self.entry = nn.Linear(5, 7)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(7, 7), nn.GELU(), nn.Dropout(dropout)) for _ in range(2)])
+        self.exit = nn.Linear(7, 3)
+        self.register_buffer("shift", torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.entry(x)
+        for block in self.blocks:
+            h = h + block(h)
+        return self.exit(h) * self.scale + self.shift
+
+
+class ToyModule(UnclipModule):
+    kind = "prior"
+
+    def __init__(self, *args: Any, nan_steps: tuple[int, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.nan_steps = nan_steps
+
+    def compute_loss(self, batch: ToyBatch, step: int) -> Loss:
+        eps = seeding.normal((3,), self.seed, "noise", step, batch.index, batch.x.dtype)
+        target = torch.sin(batch.x[:, :3]) + 0.1 * eps
+        loss = (self.network(batch.x) - target).square().mean()
+        # Only one rank holds the bad sample: the others have to hear of it.
+        if step in self.nan_steps and 0 in (batch.index % 8).tolist():
+            loss = loss * float("nan")
+        return Loss(loss, {"twice": 2 * loss.detach()})
+
+
+@dataclass
+class ToyOrder:
+    step: int
+    ranks: list[int]
+
+    @classmethod
+    def merge(cls, states: list["ToyOrder"]) -> "ToyOrder":
+        assert len({state.step for state in states}) == 1
+        return cls(states[0].step, [rank for state in states for rank in state.ranks])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"step": self.step, "ranks": self.ranks}
+
+
+class ToyStream:
+    """Global batch s is drawn from (s, sample); a rank takes every world_size-th sample."""
+
+    def __init__(self, order: Any, size: int, dtype: torch.dtype, seconds: float = 0.0) -> None:
+        self.first, self.size, self.dtype, self.seconds = (order or {"step": 0})["step"], size, dtype, seconds
+
+    def __iter__(self):
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        step = self.first
+        while True:
+            index = step * self.size + torch.arange(rank, self.size, world_size)
+            time.sleep(self.seconds)
+            step += 1
+            yield ToyBatch(index, seeding.normal((5,), 0, "x", 0, index, self.dtype)), ToyOrder(step, [rank])
+
+
+def train_toy(
+    run_uri: str,
+    strategy: MeshStrategy,
+    *,
+    dtype: torch.dtype = torch.float32,
+    dropout: float = 0.0,
+    nan_steps: tuple[int, ...] = (),
+    seconds: float = 0.0,
+    recorder: Any = None,
+    sampler: Any = None,
+    config: dict[str, Any] | None = None,
+    **training: Any,
+) -> FitResult:
+    torch.manual_seed(0)
+    settings = {"num_steps": 12, "global_batch_size": 8, "checkpoint_every_steps": 4, "log_every_steps": 2} | training
+    training_config = TrainingConfig(**settings)
+    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=3, schedule="cosine", weight_decay=0.1)
+    module = ToyModule(ToyNetwork(dropout).to(dtype), training_config, optimizer, strategy._config, nan_steps=nan_steps)
+    return fit(
+        module,
+        lambda order: ToyStream(order, training_config.global_batch_size, dtype, seconds),
+        run_uri=run_uri,
+        manifest_base=ModelManifest(kind="prior", config=config or {"toy": 1}),
+        strategy=strategy,
+        recorder=recorder,
+        sampler=sampler,
+        extra_files={"note.txt": b"beside the weights"},
+    )
+
+
+def train_alone(run_uri: str, **options: Any) -> FitResult:
+    with one_rank_strategy(ParallelConfig()) as strategy:
+        return train_toy(run_uri, strategy, **options)
+
+
+def losses(run_uri: str) -> list[float]:
+    lines = [json.loads(line) for line in open(os.path.join(run_uri, "losses.jsonl"))]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [line["loss"] for line in lines]
+
+
+def rank_main(run_uri: str, rank: int, world_size: int, store: str, **options: Any) -> None:
+    """One rank of a run in a process of its own."""
+    torch.set_num_threads(1)
+    options |= {"dtype": getattr(torch, options.get("dtype", "float32"))}
+    shard = options.pop("shard", "auto")
+    dist.init_process_group("gloo", store=dist.FileStore(store, world_size), rank=rank, world_size=world_size)
+    strategy = MeshStrategy(
+        ParallelConfig(shard=shard), torch.device("cpu"), local_rank=rank, local_world_size=world_size
+    )
+    train_toy(run_uri, strategy, **options)
+    dist.destroy_process_group()

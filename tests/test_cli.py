@@ -1,0 +1,198 @@
+"""The command line's manners: exit codes, one message, JSON on the last line, nothing heavy to parse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dalle2_train import cli
+from dalle2_train.cli import main
+from dalle2_train.cli.manners import Outcome
+from dalle2_train.errors import InputError, PreemptedError, RefusedError
+
+COMMANDS = ("recipes", "doctor", "shards", "train", "runs", "evaluate", "promote", "export", "sample")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(12):
+        Image.new("RGB", (70 + i, 80), (20 * i, 90, 200)).save(folder / f"{i:03d}.png")
+        (folder / f"{i:03d}.txt").write_text(f"colour number {i}")
+    return folder
+
+
+def last_json(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from dalle2_train.cli import build_parser; text = build_parser().format_help();"
+        f"assert all(name in text for name in {COMMANDS}), text;"
+        "heavy = {'torch', 'pydantic', 'yaml', 'numpy', 'fsspec', 'ray', 'mlflow'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "shards ingest", "shards index", "shards check", "shards embed"]
+)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command.split(), "--help"])
+    assert caught.value.code == 0
+    assert f"dalle2-train {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("too wide"), 2),
+        (RefusedError("a fault"), 3),
+        (PreemptedError("stopped"), 75),
+        (KeyError("oh"), 1),
+    ],
+)
+def test_how_a_command_ends_is_its_exit_code(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> Outcome:
+        raise error
+
+    monkeypatch.setattr(cli.setup, "_recipes", fail)
+    assert main(["recipes"]) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert str(error) in said.err
+    assert ("Traceback" in said.err) == (code == 1)
+
+
+def test_recipes_lists_one_name_per_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    assert "prior/tiny" in capsys.readouterr().out.splitlines()
+
+
+def test_a_printed_recipe_is_resolved(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "prior/tiny", "--set", "training.num_steps=7", "--json"]) == 0
+    found = last_json(capsys)
+    assert found["training"]["num_steps"] == 7
+    assert found["optimizer"]["beta1"] == 0.9
+
+
+def test_doctor_says_which_check_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert main(["doctor", "--storage", str(blocked / "runs"), "--json"]) == 3
+    checks = {check["name"]: check for check in last_json(capsys)["checks"]}
+    assert not checks["storage"]["ok"]
+    assert checks["no lightning"]["ok"]
+
+
+def test_shards_are_made_indexed_and_found_good(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = str(tmp_path / "shards")
+    assert main(["shards", "ingest", f"folder:{pictures}", "--to", shards, "--dry-run", "--json"]) == 0
+    assert last_json(capsys)["dry_run"]
+    assert not list(Path(shards).rglob("*.tar"))
+    assert main(["shards", "ingest", f"folder:{pictures}", "--to", shards, "--json"]) == 0
+    assert last_json(capsys)["num_samples"] == 12
+    assert main(["shards", "index", shards, "--json"]) == 0
+    assert last_json(capsys)["num_shards"] == 1
+    assert main(["shards", "check", shards, "--json"]) == 0
+    assert last_json(capsys)["faults"] == []
+
+
+def test_a_cut_shard_is_refused_by_name(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = tmp_path / "shards"
+    main(["shards", "ingest", f"folder:{pictures}", "--to", str(shards)])
+    tar = next(shards.rglob("*.tar"))
+    tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
+    assert main(["shards", "check", str(shards), "--json"]) == 3
+    faults = last_json(capsys)["faults"]
+    assert tar.name in {fault["shard"] for fault in faults}
+    assert all(fault.keys() >= {"shard", "key", "kind"} for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["recipes", "clip/huge"], "clip/huge"),
+        (["shards", "ingest", "nowhere:x", "--to", "TMP/s"], "nowhere:x"),
+        (["shards", "index", "TMP/none"], "TMP/none"),
+        (["runs", "--storage", "TMP", "none"], "TMP/none"),
+        (["runs", "--storage", "TMP", "--stop"], "--stop"),
+        (["sample", "TMP/none", "--prompt", "x", "--to", "TMP/x.png"], "TMP/none"),
+        (["sample", "models:/unclip@champion", "--prompt", "x", "--to", "TMP/x.png"], "--tracking"),
+        (["sample", "TMP", "--prompt", "x", "--to", "TMP/x.png", "--set", "guidance=3"], "'guidance'"),
+        (
+            [
+                "train",
+                "prior/tiny",
+                "--data",
+                "TMP/none",
+                "--storage",
+                "TMP",
+                "--name",
+                "x",
+                "--set",
+                "modle.a=3",
+            ],
+            "modle",
+        ),
+        (
+            ["train", "clip/tiny", "--data", "TMP/none", "--storage", "TMP", "--name", "x", "--dry-run"],
+            "TMP/none",
+        ),
+        (["evaluate", "TMP/none", "--data", "TMP"], "TMP/none"),
+        (["promote", "--to", "champion", "--tracking", "TMP/t.db"], "--rollback"),
+        (["promote", "TMP/none", "--to", "champion", "--tracking", "TMP/t.db"], "TMP/none"),
+        (["promote", "TMP/none", "--to", "x", "--tracking", "TMP/t.db", "--set", "minimun=3"], "'minimum'"),
+        (["export", "TMP/none", "--format", "safetensors", "--to", "TMP/out"], "TMP/none"),
+    ],
+)
+def test_wrong_input_is_one_message(
+    arguments: list[str], word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([argument.replace("TMP", str(tmp_path)) for argument in arguments]) == 2
+    said = capsys.readouterr()
+    assert word.replace("TMP", str(tmp_path)) in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["train", "clip/tiny"], ["shards"], [], ["train", "--workers", "two"]])
+def test_a_wrong_command_line_ends_with_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_runs_tells_how_far_each_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = {
+        "status": "running", "step": 30, "num_steps": 100, "loss": 0.25,
+        "seconds_per_step": 2.0, "seconds_left": 140.0, "updated": 0.0,
+    }  # fmt: skip
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "progress.json").write_text(json.dumps(progress))
+    assert main(["runs", "--storage", str(tmp_path), "--json"]) == 0
+    found = last_json(capsys)["runs"]
+    assert [(run["name"], run["step"], run["checkpoint"], run["model"]) for run in found] == [
+        ("a", 30, None, None),
+        ("b", 30, None, None),
+    ]
+    assert main(["runs", "--storage", str(tmp_path), "b", "--stop"]) == 0
+    assert (tmp_path / "b" / "stop").exists()
+    assert not (tmp_path / "a" / "stop").exists()

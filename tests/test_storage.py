@@ -1,0 +1,101 @@
+"""Storage: what is published is whole, what is missing is told, on a local and on a remote-like file system."""
+
+import hashlib
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+
+from dalle2_train import storage
+from dalle2_train.errors import InputError
+
+
+@pytest.fixture(params=["plain", "file:", "file://", "memory"])
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4().hex}"
+    scheme = "" if request.param == "plain" else request.param
+    return f"{scheme}{tmp_path / 'base'}"
+
+
+def test_published_is_read_back(base: str, tmp_path: Path):
+    uri = storage.join(base, "a", "b.json")
+    assert storage.publish_json(uri, {"x": 0.1}) == hashlib.sha256(storage.read_bytes(uri)).hexdigest()
+    assert storage.read_json(uri) == {"x": 0.1}
+    assert storage.size(uri) == len(storage.read_bytes(uri))
+    assert storage.read_bytes(uri, 2, 3) == storage.read_bytes(uri)[2:5]
+    assert [storage.read_json(found) for found in storage.list_files(base, ".json")] == [{"x": 0.1}]
+    storage.download_tree(base, tmp_path / "copy")
+    assert storage.read_json(str(tmp_path / "copy" / "a" / "b.json")) == {"x": 0.1}
+    storage.remove(uri)
+    assert not storage.exists(uri)
+    assert storage.list_files(base) == storage.list_files(storage.join(base, "nowhere")) == []
+
+
+def test_publish_file_returns_the_digest(base: str, tmp_path: Path):
+    local = tmp_path / "source.bin"
+    local.write_bytes(os.urandom(3_000_000))
+    uri = storage.join(base, "x", "y.bin")
+    assert storage.publish_file(local, uri) == hashlib.sha256(local.read_bytes()).hexdigest()
+    assert storage.sha256_file(uri) == storage.sha256_file(local)
+    with storage.as_local(uri) as copy:
+        assert copy.read_bytes() == local.read_bytes()
+
+
+def test_missing_is_told_by_name(base: str, tmp_path: Path):
+    uri = storage.join(base, "nothing.json")
+    for read in (storage.read_bytes, storage.read_json, storage.size, storage.sha256_file):
+        with pytest.raises(InputError, match=r"nothing\.json"):
+            read(uri)
+    with pytest.raises(InputError, match=r"nothing\.json"):
+        storage.download(uri, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_damaged_json_is_told(tmp_path: Path):
+    (tmp_path / "a.json").write_text('{"x": ')
+    with pytest.raises(InputError, match=r"a\.json"):
+        storage.read_json(str(tmp_path / "a.json"))
+
+
+def test_a_failed_publish_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch):
+    uri = str(tmp_path / "a.json")
+    storage.publish_json(uri, 1)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        storage.publish_json(uri, 2)
+    assert storage.read_json(uri) == 1
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_half_written_files_are_not_listed(tmp_path: Path):
+    (tmp_path / ".partial-1-00000.tar").write_bytes(b"half")
+    (tmp_path / "00000.tar").write_bytes(b"whole")
+    assert storage.list_files(str(tmp_path)) == [str(tmp_path / "00000.tar")]
+
+
+def test_writable(base: str, tmp_path: Path):
+    storage.check_writable(base)
+    assert storage.list_files(base) == []
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be written"):
+        storage.check_writable(str(tmp_path / "file" / "below"))
+
+
+@pytest.mark.parametrize("uri", ["pipe:cat x", "simplecache::s3://b/k", "", "nosuch://x"])
+def test_uris_that_are_no_place_are_refused(uri: str):
+    with pytest.raises(InputError):
+        storage.exists(uri)
+
+
+def test_plain_paths_become_absolute(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("a/../b") == str(tmp_path / "b")
+    assert storage.absolute("file:a") == str(tmp_path / "a")
+    assert storage.local_path("s3://bucket/key") is None
+    assert storage.absolute("s3://bucket/key/") == "s3://bucket/key"

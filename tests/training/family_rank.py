@@ -1,0 +1,130 @@
+"""One rank that trains all four families for a few steps in float64: RUNS RANK WORLD_SIZE STORE."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from families import CONTEXT_LENGTH, EMBED_DIM, null_text, random, random_pictures, random_text, rows
+
+from dalle2_train.checkpoints.manifest import ModelManifest
+from dalle2_train.data.batches import ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
+from dalle2_train.encoders import ClipConfig, TextFeatures, build_clip, tokenize, train_tokenizer
+from dalle2_train.launch.local import one_rank_strategy
+from dalle2_train.networks.decoder import Decoder, DecoderConfig
+from dalle2_train.networks.prior import Prior, PriorConfig
+from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig
+from dalle2_train.parallel.shard import ParallelConfig
+from dalle2_train.training.clip import ClipModelConfig, ClipModule
+from dalle2_train.training.config import OptimizerConfig, TrainingConfig
+from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule
+from dalle2_train.training.fit import fit
+from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics
+from dalle2_train.training.strategy import MeshStrategy
+from dalle2_train.training.upsampler import UpsamplerModelConfig, UpsamplerModule
+
+GLOBAL_BATCH, NUM_STEPS = 8, 3
+CAPTIONS = [f"{colour} {thing}" for colour in ("red", "blue") for thing in ("heart", "car", "apple", "hand")]
+ClipSize = ClipConfig(
+    embed_dim=EMBED_DIM,
+    context_length=CONTEXT_LENGTH,
+    vocab_size=560,
+    text_depth=1,
+    text_heads=2,
+    image_size=8,
+    patch_size=4,
+    vision_width=16,
+    vision_depth=1,
+    vision_heads=2,
+)
+
+
+class Order:
+    """No position is kept: these runs are not resumed."""
+
+    @classmethod
+    def merge(cls, states: list["Order"]) -> "Order":
+        return states[0]
+
+    def to_json(self) -> dict[str, Any]:
+        return {}
+
+
+def double(text: TextFeatures) -> TextFeatures:
+    return TextFeatures(text.text_embed.double(), text.text_encodings.double(), text.text_mask)
+
+
+def clip(settings: Any) -> tuple[Any, Any]:
+    tokenizer = train_tokenizer(CAPTIONS, ClipSize.vocab_size, CONTEXT_LENGTH)
+    model = build_clip(ClipSize, tokenizer).double()
+    batch = ClipBatch(torch.arange(8), random_pictures(8, 8), *tokenize(tokenizer, CAPTIONS))
+    return ClipModule(model, tokenizer, ClipModelConfig(ClipSize), *settings), batch
+
+
+def prior(settings: Any) -> tuple[Any, Any]:
+    config = PriorModelConfig(PriorConfig(EMBED_DIM, CONTEXT_LENGTH, depth=2, num_heads=2, head_dim=8))
+    network = Prior(config.network).double()
+    use_statistics(network, [0.1] * EMBED_DIM, [1.5] * EMBED_DIM)
+    batch = PriorBatch(torch.arange(8), random(8, EMBED_DIM).double(), *double(random_text(8)))
+    return PriorModule(network, config, double(null_text()), *settings), batch
+
+
+def decoder(settings: Any) -> tuple[Any, Any]:
+    size = DecoderConfig(8, (32, 32), 1, (False, True), head_dim=16, embed_dim=EMBED_DIM)
+    config = DecoderModelConfig(size, image_embed_dropout=0.5)
+    embeds = random(8, EMBED_DIM).double()
+    batch = DecoderBatch(torch.arange(8), random_pictures(8, 8), embeds, *double(random_text(8)))
+    return DecoderModule(Decoder(size).double(), config, double(null_text()), *settings), batch
+
+
+def upsampler(settings: Any) -> tuple[Any, Any]:
+    config = UpsamplerModelConfig(UpsamplerConfig(4, 16, (32, 32), 1), crop_fraction=0.5)
+    batch = UpsamplerBatch(torch.arange(8), random_pictures(8, 16))
+    return UpsamplerModule(Upsampler(config.network).double(), config, *settings), batch
+
+
+FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "clip": clip,
+    "prior": prior,
+    "decoder": decoder,
+    "upsampler": upsampler,
+}
+
+
+def train_all(runs: Path, strategy_of: Callable[[], MeshStrategy]) -> None:
+    training = TrainingConfig(NUM_STEPS, GLOBAL_BATCH, seed=5, precision="fp32", log_every_steps=1)
+    settings = (training, OptimizerConfig(learning_rate=1e-2, weight_decay=0.1))
+    for name, build in FAMILIES.items():
+        torch.manual_seed(0)
+        module, batch = build(settings)
+        base = ModelManifest(kind=name, config={"test": 1})
+        fit(module, lambda _, batch=batch: stream(batch), run_uri=str(runs / name), manifest_base=base,
+            strategy=strategy_of())  # fmt: skip
+
+
+def stream(batch: Any):
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    for step in range(NUM_STEPS):
+        index = torch.arange(GLOBAL_BATCH) + step * GLOBAL_BATCH
+        yield rows(batch._replace(index=index), torch.arange(rank, GLOBAL_BATCH, world_size)), Order()
+
+
+def train_alone(runs: Path) -> None:
+    with one_rank_strategy(ParallelConfig()) as strategy:
+        device = strategy.root_device
+        train_all(runs, lambda: MeshStrategy(ParallelConfig(), device))
+
+
+def main() -> None:
+    runs, rank, world_size, store = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=dist.FileStore(store, world_size), rank=rank, world_size=world_size)
+    place = {"local_rank": rank, "local_world_size": world_size}
+    train_all(runs, lambda: MeshStrategy(ParallelConfig(), torch.device("cpu"), **place))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The prior's update: what the network is shown, what the loss is, and that it learns."""
+
+import dataclasses
+
+import pytest
+import torch
+from families import CONTEXT_LENGTH, EMBED_DIM, SETTINGS, null_text, random, random_text, rows, spy, train
+
+from dalle2_train.data.batches import PriorBatch
+from dalle2_train.diffusion.objective import ObjectiveConfig
+from dalle2_train.errors import InputError
+from dalle2_train.networks.prior import Prior, PriorConfig
+from dalle2_train.training.draws import diffusion_draws, keep
+from dalle2_train.training.optimizer import build_optimizer
+from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics
+
+CONFIG = PriorModelConfig(
+    network=PriorConfig(
+        embed_dim=EMBED_DIM, num_text_tokens=CONTEXT_LENGTH, depth=2, num_heads=2, head_dim=16
+    )
+)
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, **changes)
+    network = Prior(config.network)
+    use_statistics(network, [0.5] * EMBED_DIM, [2.0] * EMBED_DIM)
+    return PriorModule(network, config, null_text(), *SETTINGS)
+
+
+def batch_of(num_samples):
+    image_embed = 0.5 + 2.0 * random(num_samples, EMBED_DIM)
+    return PriorBatch(torch.arange(num_samples) + 24, image_embed, *random_text(num_samples))
+
+
+def test_the_network_sees_noised_normalised_embeddings_and_text():
+    module, batch = build(condition_dropout=0.5), batch_of(8)
+    seen = spy(module.network)
+    module.compute_loss(batch, step=3)
+    x_t, t, *text = seen[0]
+    draws = diffusion_draws(7, 3, batch.index, 1000, (EMBED_DIM,))
+    kept = keep(7, "text", 3, batch.index, 0.5)
+    assert 0 < kept.sum() < 8
+    alpha_bar = module.schedule.alphas_cumprod[t].float()[:, None]
+    expected = alpha_bar.sqrt() * (batch.image_embed - 0.5) / 2.0 + (1 - alpha_bar).sqrt() * draws.eps
+    torch.testing.assert_close(x_t, expected)
+    assert torch.equal(t, draws.t)
+    for given, null, shown in zip(batch[2:], null_text(), text, strict=True):
+        assert torch.equal(shown[kept], given[kept])
+        assert torch.equal(shown[~kept], null.expand_as(given)[~kept])
+
+
+def test_first_loss_is_the_embeddings_variance():
+    module, batch = build(), batch_of(8)
+    loss = module.compute_loss(batch, 0).loss
+    torch.testing.assert_close(loss, ((batch.image_embed - 0.5) / 2.0).square().mean())
+
+
+def test_loss_is_the_mean_of_its_parts():
+    module, batch = build(condition_dropout=0.5), batch_of(8)
+    torch.nn.init.normal_(module.network.proj_to_clip_embeddings.weight)
+    whole = module.compute_loss(batch, 5).loss
+    parts = [
+        module.compute_loss(rows(batch, part), 5).loss
+        for part in (torch.arange(0, 8, 2), torch.arange(1, 8, 2))
+    ]
+    torch.testing.assert_close(whole, sum(parts) / 2)
+
+
+def test_it_learns_a_tiny_batch():
+    losses = train(build(condition_dropout=0.0), batch_of(8), 150, 3e-3)
+    assert sum(losses[-10:]) / 10 < 0.1 * losses[0]
+
+
+def test_statistics_normalise_and_are_not_trained():
+    network = Prior(CONFIG.network)
+    embeds = 3.0 + random(500, EMBED_DIM) * torch.linspace(0.1, 4, EMBED_DIM)
+    use_statistics(network, embeds.mean(dim=0).tolist(), embeds.std(dim=0).tolist())
+    normalised = network.normalise(embeds)
+    torch.testing.assert_close(normalised.mean(dim=0), torch.zeros(EMBED_DIM), atol=1e-4, rtol=0)
+    torch.testing.assert_close(normalised.std(dim=0), torch.ones(EMBED_DIM), atol=1e-4, rtol=0)
+    torch.testing.assert_close(network.denormalise(normalised), embeds)
+    trained = {id(p) for group in build_optimizer(network, SETTINGS[1]).param_groups for p in group["params"]}
+    assert not {id(network.clip_mean), id(network.clip_std)} & trained
+    assert {"clip_mean", "clip_std"} <= set(network.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [([0.0] * 3, [1.0] * 3), ([0.0] * EMBED_DIM, [1.0] * (EMBED_DIM - 1) + [0.0])]
+)
+def test_unusable_statistics_are_named(mean, std):
+    with pytest.raises(InputError, match="dimension"):
+        use_statistics(Prior(CONFIG.network), mean, std)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"condition_dropout": 1.5}, {"objective": ObjectiveConfig("sample", learned_variance=True)}]
+)
+def test_impossible_settings_are_named(changes):
+    with pytest.raises(InputError, match=r"condition_dropout|learned_variance"):
+        dataclasses.replace(CONFIG, **changes)

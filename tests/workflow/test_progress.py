@@ -1,0 +1,27 @@
+"""The line of progress says true things."""
+
+import json
+import time
+
+from dalle2_train.workflow.curves import running_mean
+from dalle2_train.workflow.progress import Status, clock, describe, watch_run
+
+
+def test_the_line_says_how_far_and_how_long():
+    assert describe(Status(200, 800, loss=0.5), elapsed=30.0) == "   200/800   25 %  loss 0.5000  1:30 left"
+    assert describe(Status(8, 8, seconds_left=0.0), elapsed=1.0) == "     8/8  100 %  0:00 left"
+    assert describe(None, elapsed=61.0) == "… 1:01"
+    assert clock(3599.6) == "60:00"
+
+
+def test_an_earlier_attempts_last_word_is_not_shown(tmp_path):
+    told = {"step": 3, "num_steps": 9, "loss": 1.5, "seconds_left": 6.0, "updated": time.time() - 60}
+    (tmp_path / "progress.json").write_text(json.dumps(told))
+    watch = watch_run(str(tmp_path))
+    assert watch() is None
+    (tmp_path / "progress.json").write_text(json.dumps({**told, "updated": time.time() + 1}))
+    assert watch() == Status(3, 9, 1.5, 6.0)
+
+
+def test_running_mean_is_the_mean_of_the_last_ones():
+    assert running_mean([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]

@@ -1,0 +1,65 @@
+"""A stage runs once per question, goes on after an interruption, and tells how long it took in all."""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from dalle2_train.workflow import Workflow
+
+
+@dataclass(frozen=True)
+class Made:
+    path: str
+    count: int = 0
+
+
+def test_a_finished_stage_is_not_run_again_and_gives_its_typed_result(tmp_path):
+    calls = []
+
+    def work(tell):
+        calls.append(1)
+        return Made("here", 3)
+
+    for _ in range(2):
+        flow = Workflow(str(tmp_path))
+        assert flow.stage("a", Made, work, question={"x": 1}) == Made("here", 3)
+    assert len(calls) == 1
+    assert Workflow(str(tmp_path)).stage("a", Made, work, question={"x": 2}) == Made("here", 3)
+    assert len(calls) == 2, "another question is another stage"
+
+
+def test_an_interrupted_stage_runs_again_and_its_seconds_add_up(tmp_path, monkeypatch):
+    clock = iter([0.0, 5.0, 100.0, 107.0])
+    flow = Workflow(str(tmp_path))
+
+    def broken(tell):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dalle2_train.workflow.stages._now", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt):
+        flow.stage("a", Made, broken, question={})
+    flow.stage("a", Made, lambda tell: Made("there"), question={})
+    assert flow.records["a"].seconds == 12.0
+    assert flow.records["a"].result == {"path": "there", "count": 0}
+
+
+def test_peak_memory_sees_a_child_process(tmp_path):
+    hold = "import time; x = bytearray(300_000_000); x[::4096] = b'1' * len(x[::4096]); print('held', flush=True); time.sleep(30)"
+
+    def work(tell):
+        child = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(2.5)
+        child.kill()
+        child.communicate()
+        return Made("x")
+
+    flow = Workflow(str(tmp_path))
+    flow.stage("without", Made, lambda tell: Made("y"), question={})
+    flow.stage("with", Made, work, question={})
+    grown = flow.records["with"].peak_memory_gb - flow.records["without"].peak_memory_gb
+    assert 0.28 < grown < 0.6
