@@ -23,14 +23,22 @@ def generator(seed: int, purpose: str, *indices: int) -> torch.Generator:
 
 
 def normal(
-    shape: Sequence[int], seed: int, purpose: str, step: int, index: Tensor, dtype: torch.dtype = torch.float32
+    shape: Sequence[int],
+    seed: int,
+    purpose: str,
+    step: int,
+    index: Tensor,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Standard Gaussian noise, drawn sample by sample.
 
     index: (B,) global indices of the samples. Returns (B, *shape) on the CPU.
     """
     return torch.stack(
-        [torch.randn(tuple(shape), generator=generator(seed, purpose, step, i), dtype=dtype) for i in index.tolist()]
+        [
+            torch.randn(tuple(shape), generator=generator(seed, purpose, step, i), dtype=dtype)
+            for i in index.tolist()
+        ]
     )
 
 

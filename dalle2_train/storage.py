@@ -98,7 +98,8 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     # A listing kept by fsspec would hide what another process has published since.
     fs.invalidate_cache(path)
     found = sorted(str(name) for name in fs.find(path))
-    names = [name for name in found if name.endswith(suffix) and _TEMPORARY not in name.rsplit("/", 1)[-1]]
+    # Staging folders and temporary files, of a process that was killed or of one that still writes.
+    names = [name for name in found if name.endswith(suffix) and f"/{_TEMPORARY}" not in name[len(path) :]]
     return [f"{prefix}{name}" for name in names]
 
 

@@ -2,6 +2,7 @@
 
 import sys
 
+from dalle2_train.evaluation import EvaluationConfig
 from dalle2_train.generation.pipeline import GenerationConfig
 from pipelines.quickstart import Plan, main
 
@@ -9,7 +10,15 @@ EMOJI = Plan(
     source="emoji",
     recipes={family: f"{family}/small" for family in ("clip", "prior", "decoder", "upsampler")},
     workers={"clip": 0, "prior": 2, "decoder": 0, "upsampler": 0},
-    sampler=GenerationConfig(prior_guidance_scale=1.0, decoder_guidance_scale=2.0),
+    sampler=GenerationConfig(
+        prior_num_steps=20,
+        decoder_num_steps=25,
+        upsampler_num_steps=5,
+        prior_guidance_scale=1.0,
+        decoder_guidance_scale=2.0,
+        sampler="ddim",
+    ),
+    evaluation=EvaluationConfig(),
     model="emoji-small",
 )
 

@@ -16,7 +16,7 @@ from dalle2_train import storage
 from dalle2_train.config import build, to_dict
 from dalle2_train.data.ingest import IngestResult, ingest
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
-from dalle2_train.evaluation import EvaluationConfig, read_report, table
+from dalle2_train.evaluation import EvaluationConfig, EvaluationReport, read_report, table
 from dalle2_train.export.diffusers_folder import DiffusersExport, export_diffusers
 from dalle2_train.export.release import Release, export_release
 from dalle2_train.generation.pipeline import GenerationConfig
@@ -26,7 +26,7 @@ from dalle2_train.promotion import PromotionDecision, PromotionPolicy, promote
 from dalle2_train.recipe import load_recipe
 from dalle2_train.training.fit import FitResult
 from dalle2_train.workflow import Workflow, loss_curves
-from dalle2_train.workflow.stages import Tell
+from dalle2_train.workflow.progress import Tell
 from dalle2_train.workflow.steps import evaluate_models, sample_captions
 
 
@@ -41,6 +41,7 @@ class Plan:
     workers: dict[str, int]
     """Family → Ray workers; 0: this process."""
     sampler: GenerationConfig
+    evaluation: EvaluationConfig
     model: str
     """Name in the registry."""
     overrides: tuple[str, ...] = ()
@@ -51,7 +52,15 @@ QUICKSTART = Plan(
     source="emoji:quick",
     recipes={family: f"{family}/tiny" for family in ("clip", "prior", "decoder", "upsampler")},
     workers={"clip": 0, "prior": 2, "decoder": 0, "upsampler": 0},
-    sampler=GenerationConfig(prior_guidance_scale=1.0, decoder_guidance_scale=2.0),
+    sampler=GenerationConfig(
+        prior_num_steps=20,
+        decoder_num_steps=20,
+        upsampler_num_steps=5,
+        prior_guidance_scale=1.0,
+        decoder_guidance_scale=2.0,
+        sampler="ddim",
+    ),
+    evaluation=EvaluationConfig(num_queries=100),
     model="emoji-tiny",
 )
 
@@ -70,7 +79,9 @@ def run(plan: Plan, folder: str) -> dict[str, Any]:
     tracking = f"sqlite:///{Path(home) / 'mlflow.db'}"
     runs = storage.join(home, "runs")
 
-    def train_stage(family: str, data: str, clip: str | None = None, embeddings: str | None = None) -> FitResult:
+    def train_stage(
+        family: str, data: str, clip: str | None = None, embeddings: str | None = None
+    ) -> FitResult:
         workers = plan.workers[family]
         recipe = load_recipe(plan.recipes[family], plan.overrides)
         job = TrainJob(recipe=recipe, data=data, storage=runs, name=family, clip=clip, embeddings=embeddings,
@@ -92,7 +103,10 @@ def run(plan: Plan, folder: str) -> dict[str, Any]:
     ).uri
     clip = train_stage("clip", shards).model
     embeddings = flow.stage(
-        "embeddings", Made, lambda _: _embed(shards, storage.join(home, "embeddings"), clip), question={"clip": clip}
+        "embeddings",
+        Made,
+        lambda _: _embed(shards, storage.join(home, "embeddings"), clip),
+        question={"clip": clip},
     ).path
     prior = train_stage("prior", embeddings, clip).model
     decoder = train_stage("decoder", shards, clip, embeddings).model
@@ -107,13 +121,19 @@ def run(plan: Plan, folder: str) -> dict[str, Any]:
     report = flow.stage(
         "evaluation",
         Made,
-        lambda tell: _evaluate(release.path, shards, plan.sampler, tell),
-        question={"model": release.digest, "sampler": to_dict(plan.sampler)},
+        lambda tell: _evaluate(release.path, shards, plan.evaluation, plan.sampler, tell),
+        question={
+            "model": release.digest,
+            "sampler": to_dict(plan.sampler),
+            "config": to_dict(plan.evaluation),
+        },
     ).path
     flow.stage(
         "promotion",
         PromotionDecision,
-        lambda _: promote(release.path, plan.model, "champion", tracking_uri=tracking, policy=PromotionPolicy()),
+        lambda _: promote(
+            release.path, plan.model, "champion", tracking_uri=tracking, policy=PromotionPolicy()
+        ),
         question={"model": release.digest},
     )
     exported = flow.stage(
@@ -125,7 +145,9 @@ def run(plan: Plan, folder: str) -> dict[str, Any]:
     pictures = flow.stage(
         "pictures",
         Made,
-        lambda _: Made(sample_captions(release.path, shards, storage.join(home, "samples.png"), plan.sampler)),
+        lambda _: Made(
+            sample_captions(release.path, shards, storage.join(home, "samples.png"), plan.sampler)
+        ),
         question={"model": release.digest, "sampler": to_dict(plan.sampler)},
     ).path
 
@@ -137,7 +159,7 @@ def run(plan: Plan, folder: str) -> dict[str, Any]:
             for name, record in flow.records.items()
         },
         "peak_memory_gb": round(flow.peak_memory_gb, 2),
-        "judge": read_report(release.path).to_json()["judge"],
+        "judge": _report(release.path).to_json()["judge"],
         "paths": {"samples": pictures, "losses": curves, "report": report, "release": release.path,
                   "diffusers": exported, "tracking": tracking},
     }  # fmt: skip
@@ -145,14 +167,22 @@ def run(plan: Plan, folder: str) -> dict[str, Any]:
     return result
 
 
+def _report(model: str) -> EvaluationReport:
+    report = read_report(model)
+    assert report is not None, "the evaluation's stage has written it"
+    return report
+
+
 def _embed(shards: str, to: str, clip: str) -> Made:
     embed(shards, to, clip)
     return Made(to)
 
 
-def _evaluate(model: str, data: str, sampler: GenerationConfig, tell: Tell) -> Made:
-    uri, _ = evaluate_models([model], data, EvaluationConfig(), sampler, progress=lambda _, done, total: tell(done, total))
-    return Made(uri)
+def _evaluate(model: str, data: str, config: EvaluationConfig, sampler: GenerationConfig, tell: Tell) -> Made:
+    def progress(what: str, done: int, total: int) -> None:
+        tell(done, total, what)
+
+    return Made(evaluate_models([model], data, config, sampler, progress=progress)[0])
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -162,7 +192,7 @@ def summary(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             "",
-            table(read_report(paths["release"])),
+            table(_report(paths["release"])),
             "",
             f"{seconds / 60:.1f} minutes of stages, {result['peak_memory_gb']:.1f} GB of memory at the peak",
             f"pictures      {paths['samples']}",

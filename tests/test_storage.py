@@ -75,6 +75,8 @@ def test_a_failed_publish_leaves_the_old_file_and_no_other(tmp_path: Path, monke
 
 def test_half_written_files_are_not_listed(tmp_path: Path):
     (tmp_path / ".partial-1-00000.tar").write_bytes(b"half")
+    (tmp_path / ".partial-2").mkdir()
+    (tmp_path / ".partial-2" / "00000.tar").write_bytes(b"staged")
     (tmp_path / "00000.tar").write_bytes(b"whole")
     assert storage.list_files(str(tmp_path)) == [str(tmp_path / "00000.tar")]
 

@@ -28,7 +28,10 @@ WriteModel = Callable[[dict[str, Tensor], Path], None]
 
 
 def consolidate(
-    checkpoint: str, to: str, write_model: WriteModel | None = None, extra_files: Mapping[str, bytes] | None = None
+    checkpoint: str,
+    to: str,
+    write_model: WriteModel | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
 ) -> ModelManifest:
     """Write a checkpoint's averaged weights as a model folder at `to`; one process, no group needed.
 
@@ -67,7 +70,10 @@ def averaged_weights(checkpoint: str) -> dict[str, Tensor]:
     tensors = {name: entry for name, entry in metadata.items() if isinstance(entry, TensorStorageMetadata)}
     names = {name.removeprefix("model."): name for name in tensors if name.startswith("model.")}
     names |= {name.removeprefix("ema."): name for name in tensors if name.startswith("ema.")}
-    weights = {source: torch.empty(tensors[source].size, dtype=tensors[source].properties.dtype) for source in names.values()}
+    weights = {
+        source: torch.empty(tensors[source].size, dtype=tensors[source].properties.dtype)
+        for source in names.values()
+    }
     with warnings.catch_warnings():
         # One process is what is meant here.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")

@@ -30,7 +30,10 @@ def newest_whole(run_uri: str) -> tuple[str, ModelManifest] | None:
         if not faults and manifest is not None:
             return folder, manifest
         if _rank() == 0:
-            print(f"checkpoint {folder} is not whole ({'; '.join(faults)}); looking for an older one", file=sys.stderr)
+            print(
+                f"checkpoint {folder} is not whole ({'; '.join(faults)}); looking for an older one",
+                file=sys.stderr,
+            )
     return None
 
 

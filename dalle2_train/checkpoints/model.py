@@ -26,9 +26,15 @@ def open_model(uri: str) -> tuple[ModelManifest, dict[str, Tensor]]:
     if manifest.is_sharded:
         return manifest, averaged_weights(folder)
     if WEIGHTS_NAME not in manifest.files:
-        raise InputError(f"{folder}: its manifest names no {WEIGHTS_NAME}; give a run, a checkpoint or a model folder")
+        raise InputError(
+            f"{folder}: its manifest names no {WEIGHTS_NAME}; give a run, a checkpoint or a model folder"
+        )
     local = storage.local_path(folder)
-    data = Path(local, WEIGHTS_NAME).read_bytes() if local else storage.read_bytes(storage.join(folder, WEIGHTS_NAME))
+    data = (
+        Path(local, WEIGHTS_NAME).read_bytes()
+        if local
+        else storage.read_bytes(storage.join(folder, WEIGHTS_NAME))
+    )
     return manifest, load_safetensors(data)
 
 

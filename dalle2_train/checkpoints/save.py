@@ -43,7 +43,9 @@ def save(
     files = _gather(mine)
     if dist.get_rank() == 0:
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        whole = replace(manifest, files=dict(sorted(files.items())), world_size=dist.get_world_size(), created=created)
+        whole = replace(
+            manifest, files=dict(sorted(files.items())), world_size=dist.get_world_size(), created=created
+        )
         publish_manifest(folder, whole)
         _retire(run_uri, manifest.step, keep)
     dist.barrier()

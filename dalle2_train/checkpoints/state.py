@@ -14,7 +14,9 @@ from torch.distributed.checkpoint.state_dict import (
 _OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
-def state_of(network: nn.Module, averages: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def state_of(
+    network: nn.Module, averages: dict[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
     """Every tensor to save, as this rank holds it; loading in place into it restores the network and the averages."""
     return {
         "model": get_model_state_dict(network),

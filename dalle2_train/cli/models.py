@@ -1,7 +1,6 @@
 """`evaluate`, `promote`, `export` and `sample`: what is done with trained models."""
 
 import argparse
-import io
 from typing import TYPE_CHECKING, Any
 
 from dalle2_train.cli.manners import (
@@ -16,7 +15,6 @@ from dalle2_train.cli.manners import (
 from dalle2_train.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
-    from dalle2_train.generation.load import Unclip
     from dalle2_train.promotion import PromotionPolicy
 
 
@@ -66,30 +64,27 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> Outcome:
-    from dalle2_train import evaluation, storage
-    from dalle2_train.config import build, override, to_dict
+    from dalle2_train.config import build, override
+    from dalle2_train.data.manifest import load_or_index
+    from dalle2_train.evaluation import EvaluationConfig, table
     from dalle2_train.generation.load import load_unclip
-    from dalle2_train.generation.pipeline import GenerationConfig, generate
+    from dalle2_train.generation.pipeline import GenerationConfig
+    from dalle2_train.workflow.steps import evaluate_models, image_size
 
     sections = override({"evaluation": {}, "generation": {}}, args.set)
     sampler = build(GenerationConfig, sections.pop("generation"), "generation")
-    models = resolve_models(args.models, args.tracking)
-    unclip = load_unclip(models)
-    question = {"image_size": _image_size(unclip), **sections.pop("evaluation")}
-    config = build(evaluation.EvaluationConfig, question, "evaluation")
+    question = sections.pop("evaluation")
     if sections:
         raise InputError(f"--set {next(iter(sections))}…: give evaluation.KEY=VALUE or generation.KEY=VALUE")
+    models = resolve_models(args.models, args.tracking)
+    size = image_size(load_unclip(models))
+    config = build(EvaluationConfig, {"image_size": size, **question}, "evaluation")
     if args.dry_run:
-        return would({"models": models, "data": args.data}, f"judge {', '.join(models)} on {args.data}")
-    done = evaluation.evaluate(
-        lambda captions, seed: generate(unclip, captions, seed, sampler),
-        args.data,
-        config,
-        evaluation.ModelIdentity(models[0], evaluation.verified_digest(models), to_dict(sampler)),
-        clip=unclip.clip,
-    )
-    report_uri = evaluation.write_evaluation(done, args.to or storage.join(models[0], "evaluation"))
-    return Outcome({"report": report_uri, **done.report.to_json()}, evaluation.table(done.report))
+        splits = load_or_index(args.data).count()
+        data = {"models": models, "data": args.data, "splits": splits}
+        return would(data, f"judge {', '.join(models)} on {args.data}")
+    report_uri, report = evaluate_models(models, args.data, config, sampler, to=args.to)
+    return Outcome({"report": report_uri, **report.to_json()}, table(report))
 
 
 def _promote(args: argparse.Namespace) -> Outcome:
@@ -145,27 +140,15 @@ def _export(args: argparse.Namespace) -> Outcome:
 
 
 def _sample(args: argparse.Namespace) -> Outcome:
-    from dalle2_train import storage
     from dalle2_train.config import build, override
-    from dalle2_train.generation.grid import grid
     from dalle2_train.generation.load import load_unclip
-    from dalle2_train.generation.pipeline import GenerationConfig, generate
+    from dalle2_train.generation.pipeline import GenerationConfig
+    from dalle2_train.workflow.steps import sample_grid
 
-    config = build(GenerationConfig, override({}, args.set), "generation")
+    sampler = build(GenerationConfig, override({}, args.set), "generation")
     unclip = load_unclip(resolve_models(args.models, args.tracking))
+    count = len(args.prompt)
     if args.dry_run:
-        return would(
-            {"to": args.to, "prompts": args.prompt}, f"sample {len(args.prompt)} pictures into {args.to}"
-        )
-    images = generate(unclip, args.prompt, args.seed, config)
-    picture = io.BytesIO()
-    grid(images, args.prompt).save(picture, format="PNG")
-    storage.publish_bytes(args.to, picture.getvalue())
-    return Outcome(
-        {"to": args.to, "prompts": args.prompt, "seed": args.seed}, f"{args.to}: {len(args.prompt)} pictures"
-    )
-
-
-def _image_size(unclip: "Unclip") -> int:
-    last = unclip.upsampler.network.config.high_size if unclip.upsampler else None
-    return last or unclip.decoder.network.config.image_size
+        return would({"to": args.to, "prompts": args.prompt}, f"sample {count} pictures into {args.to}")
+    sample_grid(unclip, args.prompt, args.to, sampler=sampler, seed=args.seed)
+    return Outcome({"to": args.to, "prompts": args.prompt, "seed": args.seed}, f"{args.to}: {count} pictures")

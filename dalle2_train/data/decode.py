@@ -79,7 +79,9 @@ def square(image: Image.Image, size: int) -> Picture:
     left, top = (image.width - side) // 2, (image.height - side) // 2
     if image.size != (size, size):
         # Cropped first: resizing a box would mix in what lies outside of it.
-        image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
+        image = image.crop((left, top, left + side, top + side)).resize(
+            (size, size), Image.Resampling.BICUBIC
+        )
     return np.array(image, dtype=np.uint8)
 
 

@@ -26,6 +26,8 @@ class ObjectiveConfig:
     (Hang et al. 2023). v: the mean square error of v, whatever is predicted."""
     min_snr_gamma: float = 5.0
     """Cap of the signal-to-noise ratio in min_snr."""
+    max_weight: float | None = None
+    """Cap of w(t) on the prediction's own error; None: none. v on epsilon needs one: near T its w(t) is 1/ᾱ > 10⁸."""
     learned_variance: bool = False
     """Whether the prediction has as many channels again for the variance, trained by L_hybrid of Improved DDPM."""
     vlb_weight: float = 0.001
@@ -34,6 +36,8 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         if self.min_snr_gamma <= 0:
             raise InputError(f"objective.min_snr_gamma {self.min_snr_gamma} must be positive")
+        if self.max_weight is not None and self.max_weight <= 0:
+            raise InputError(f"objective.max_weight {self.max_weight} must be positive, or null for no cap")
         if self.vlb_weight < 0:
             raise InputError(f"objective.vlb_weight {self.vlb_weight} must not be negative")
 
@@ -75,4 +79,4 @@ def weights(schedule: NoiseSchedule, config: ObjectiveConfig) -> Tensor:
     of_own_error = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}
     own = of_own_error[config.prediction_type]  # the weight on x_0's error that `simple` amounts to
     wanted = {"simple": own, "min_snr": snr.clamp(max=config.min_snr_gamma), "v": snr + 1}
-    return wanted[config.weighting] / own
+    return (wanted[config.weighting] / own).clamp(max=config.max_weight or float("inf"))

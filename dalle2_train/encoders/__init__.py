@@ -5,7 +5,7 @@ from dalle2_train.encoders.encoder import ClipEncoder, TextFeatures
 from dalle2_train.encoders.fingerprint import clip_fingerprint
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.encoders.tokenizer import tokenize, train_tokenizer
-from dalle2_train.encoders.trainable import ClipForTraining, from_clip_state, to_clip_state
+from dalle2_train.encoders.trainable import ClipForTraining, to_clip_state
 
 __all__ = [
     "ClipConfig",
@@ -14,7 +14,6 @@ __all__ = [
     "TextFeatures",
     "build_clip",
     "clip_fingerprint",
-    "from_clip_state",
     "load_clip",
     "save_clip",
     "save_clip_companions",

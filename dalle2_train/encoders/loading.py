@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
 from dalle2_train import storage
@@ -71,9 +72,16 @@ def _open(source: str, folder: str) -> ClipEncoder:
 
 
 def _load_model(folder: str) -> tuple[CLIPModel, dict[str, Any]]:
-    loaded: Any = CLIPModel.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-    )
+    # A bar for a file of this size would only tear the caller's own line of progress.
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        loaded: Any = CLIPModel.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     return loaded
 
 

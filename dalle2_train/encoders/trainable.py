@@ -4,7 +4,7 @@ Legend: B batch, L context length, E embedding, S image size.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from transformers import CLIPModel
@@ -26,7 +26,8 @@ class ClipOutput(NamedTuple):
 class ClipForTraining(nn.Module):
     """The parts of a CLIPModel under CLIPModel's own names; only `logit_scale` has shape (1,).
 
-    `fully_shard` refuses 0-dimensional parameters; `to_clip_state` gives the shape back for saving.
+    `fully_shard` refuses 0-dimensional parameters. `to_clip_state` gives the shape back for saving, and
+    `load_state_dict` takes either.
     """
 
     def __init__(self, clip: CLIPModel) -> None:
@@ -35,7 +36,8 @@ class ClipForTraining(nn.Module):
         self.vision_model = clip.vision_model
         self.text_projection = clip.text_projection
         self.visual_projection = clip.visual_projection
-        self.logit_scale = nn.Parameter(clip.logit_scale.detach().reshape(1))
+        self.logit_scale = nn.Parameter(clip.logit_scale.detach().clone().reshape(1))
+        self.register_load_state_dict_pre_hook(_accept_clip_state)
 
     def forward(self, pixel_values: Tensor, token_ids: Tensor) -> ClipOutput:
         """Pixels (B, 3, S, S) and token ids (B, L) → unit embeddings (B, E) and the inverse temperature.
@@ -53,6 +55,7 @@ def to_clip_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.reshape(()) if name == LOGIT_SCALE else tensor for name, tensor in state.items()}
 
 
-def from_clip_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `to_clip_state`."""
-    return {name: tensor.reshape(1) if name == LOGIT_SCALE else tensor for name, tensor in state.items()}
+def _accept_clip_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    name = prefix + LOGIT_SCALE
+    if name in state:
+        state[name] = state[name].reshape(1)

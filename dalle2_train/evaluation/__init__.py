@@ -3,10 +3,11 @@
 from dalle2_train.evaluation.evaluate import EvaluationConfig, ModelIdentity, evaluate
 from dalle2_train.evaluation.identity import verified_digest
 from dalle2_train.evaluation.output import read_report, write_evaluation
-from dalle2_train.evaluation.report import EvaluationReport, Reading, Scores
+from dalle2_train.evaluation.report import SPLITS, EvaluationReport, Reading, Scores
 from dalle2_train.evaluation.table import table
 
 __all__ = [
+    "SPLITS",
     "EvaluationConfig",
     "EvaluationReport",
     "ModelIdentity",

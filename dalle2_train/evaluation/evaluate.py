@@ -26,6 +26,7 @@ from dalle2_train.evaluation.report import SPLITS, EvaluationReport, Reading, Sc
 from dalle2_train.evaluation.retrieval import Rate, chance, recall_at, similarities
 
 HELD_OUT = "validation"
+_NUM_NOISE = 50
 
 Generate = Callable[[list[str], int], Tensor]
 """(captions, seed) → (B, 3, H, W) uint8."""
@@ -57,7 +58,7 @@ class EvaluationConfig:
     seed: int = 0
     """Of the generation; the same pictures come again with the same batch_size."""
     scale: tuple[int, ...] = (8, 16)
-    """Sizes in pixels that real pictures are blurred to, for comparison."""
+    """Sizes in pixels that the last split's real pictures are blurred to, for comparison."""
     num_examples: int = 12
     """Pictures per split that the report shows."""
     splits: tuple[str, ...] = SPLITS
@@ -196,8 +197,8 @@ def _read(
     def scores(images: Tensor, split: str, what: str) -> Scores:
         return _scores(_see(eyes, images, f"{name}: {what} {split}", config, progress), real[split], held_out)
 
-    # Random pixels look alike whatever split they stand for.
-    sample = galleries[HELD_OUT].images
+    # Random pixels look alike, whatever split they stand for, and in small numbers too.
+    sample = galleries[HELD_OUT].images[:_NUM_NOISE]
     floor = _see(eyes, references.noise(sample, config.seed), f"{name}: noise", config, progress)
     return Reading(
         splits={split: scores(images, split, "generated") for split, images in generated.items()},
@@ -207,10 +208,8 @@ def _read(
         ceiling={split: _ceiling(real[split], held_out, split) for split in generated},
         scale={
             f"{size} px": {
-                split: scores(
-                    references.blur(galleries[split].images[: len(images)], size), split, f"{size} px"
-                )
-                for split, images in generated.items()
+                split: scores(references.blur(galleries[split].images, size), split, f"{size} px")
+                for split in config.splits[-1:]
             }
             for size in config.scale
         },

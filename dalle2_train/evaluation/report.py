@@ -20,7 +20,8 @@ class Scores:
     r10: float | None
     """… is among the ten nearest."""
     kid: float | None
-    """Distance to the held-out real pictures; 0 is best."""
+    """Distance to the held-out real pictures; 0 is best. Below 0 for pictures that repeat those very ones, as good
+    pictures of the held-out captions do."""
     r1_error: float | None = None
     r10_error: float | None = None
     kid_error: float | None = None

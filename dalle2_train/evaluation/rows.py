@@ -21,7 +21,8 @@ def rows(reading: Reading, split: str, gallery_size: int) -> Iterator[Row]:
     yield Row("generated", _cells(reading.splits[split]), True)
     yield Row(f"floor: chance of {gallery_size}, noise", _cells(reading.floor[split]), False)
     for size, splits in reading.scale.items():
-        yield Row(f"real, blurred to {size}", _cells(splits[split]), False)
+        if split in splits:
+            yield Row(f"real, blurred to {size}", _cells(splits[split]), False)
     yield Row("ceiling: real", _cells(reading.ceiling[split]), False)
 
 

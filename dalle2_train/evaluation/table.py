@@ -6,7 +6,7 @@ from dalle2_train.evaluation.rows import HEADERS, eyes, rows
 
 def table(report: EvaluationReport) -> str:
     """One block per split and pair of eyes, ± one standard error."""
-    label_width, width = 34, 18
+    label_width, width = 42, 18
     lines = [f"{report.model}  {report.model_digest[:12]}"]
     for name, _, reading in eyes(report):
         for split in reading.splits:

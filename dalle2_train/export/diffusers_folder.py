@@ -9,21 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import CLIPTextConfig
 
 from dalle2_train import storage
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.tokenizer import save_tokenizer
 from dalle2_train.errors import InputError, RefusedError
-from dalle2_train.export.proof import prove
+from dalle2_train.export.proof import PROOF_CONFIG, prove
 from dalle2_train.export.release import diffusion_parts, model_digests
 from dalle2_train.export.staging import check_free, staged
 from dalle2_train.generation.load import Part, Unclip, load_unclip
-from dalle2_train.generation.pipeline import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE
+from dalle2_train.generation.pipeline import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE, GenerationConfig
 from dalle2_train.networks import decoder, prior, upsampler
 
 EXPORT_REPORT = "export.json"
@@ -60,11 +61,17 @@ class DiffusersExport:
 
 
 def export_diffusers(
-    models: Sequence[str], to: str, *, clip: str | None = None, prompts: Sequence[str] = PROOF_PROMPTS
+    models: Sequence[str],
+    to: str,
+    *,
+    clip: str | None = None,
+    prompts: Sequence[str] = PROOF_PROMPTS,
+    proof_config: GenerationConfig = PROOF_CONFIG,
 ) -> DiffusersExport:
     """Writes the diffusers folder `to` (a folder or URI), after a fresh process has drawn our pictures with it.
 
-    prompts: what is drawn for the proof. A `to` that holds the export of these very models is left as it is.
+    prompts, proof_config: what is drawn for the proof, and how; fewer steps suit a large model. A `to` that holds the
+    export of these very models is left as it is.
     Errors: InputError as `load_unclip`, or when something else is at `to`, or without diffusers; RefusedError for
     what diffusers cannot hold, and when the proof fails. Then nothing is at `to`.
     """
@@ -77,7 +84,7 @@ def export_diffusers(
         check_exportable(unclip)
         with staged(to, last=_INDEX) as folder:
             write_folder(unclip, folder, diffusers_version)
-            report = {"models": digests, "proof": asdict(prove(unclip, folder, prompts))}
+            report = {"models": digests, "proof": asdict(prove(unclip, folder, prompts, proof_config))}
             storage.publish_json(str(folder / EXPORT_REPORT), report)
     return DiffusersExport(path=storage.absolute(to), models=digests, proof=report["proof"])
 
@@ -179,12 +186,12 @@ def _write_config(
     folder: Path, name: str, file: str, config: Mapping[str, Any], diffusers_version: str
 ) -> None:
     header = {"_class_name": _CLASSES[name][1], "_diffusers_version": diffusers_version}
-    storage.publish_json(str(folder / name / file), header | config)
+    storage.publish_json(str(folder / name / file), header | dict(config))
 
 
 def _write_text_encoder(clip: ClipEncoder, folder: Path) -> None:
     """The CLIP's text half as transformers' CLIPTextModelWithProjection."""
-    config = copy.deepcopy(clip.model.config.text_config)
+    config = cast(CLIPTextConfig, copy.deepcopy(clip.model.config.text_config))
     config.architectures = ["CLIPTextModelWithProjection"]
     config.projection_dim = clip.embed_dim
     config.save_pretrained(folder)

@@ -47,7 +47,7 @@ def main(folder: Path, request: Path, noise: Path, picture: Path) -> None:
 
     # The schedulers offer no other way to hand them a step's noise.
     scheduling_unclip.randn_tensor = next_noise
-    images = pipeline(**call, output_type="np").images
+    images = pipeline(**call, output_type="np", return_dict=False)[0]
     if steps:
         raise SystemExit(f"{len(steps)} steps of noise were left over")
     save_file({"images": torch.from_numpy(images).contiguous()}, picture)

@@ -133,12 +133,15 @@ def _captions(data: str, split: str) -> Iterator[str]:
 def _init_from(uri: str, kind: str, network: nn.Module) -> None:
     manifest, weights = open_model(uri)
     if manifest.kind != kind:
-        raise InputError(f"--init-from {uri}: it is a {manifest.kind}, the recipe trains a {kind}; give a {kind}")
+        raise InputError(
+            f"--init-from {uri}: it is a {manifest.kind}, the recipe trains a {kind}; give a {kind}"
+        )
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"--init-from {uri}: its weights are of another size or kind than the recipe's model "
-                         f"({str(error).splitlines()[-1].strip()}); use the recipe it was trained with") from error  # fmt: skip
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"--init-from {uri}: its weights do not fit the recipe's model ({reason}); "
+                         "use the recipe it was trained with") from error  # fmt: skip
 
 
 def _absolute(uri: str) -> str:

@@ -48,9 +48,15 @@ class TrainJob:
 def check(job: TrainJob, workers: int) -> None:
     """Raises InputError for whatever would stop the training later: names, sizes, data, embeddings, CLIP, storage."""
     if not _NAME.fullmatch(job.name):
-        raise InputError(f"--name {job.name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
-    if workers > 0 and any(uri and uri.startswith("memory:") for uri in (job.storage, job.data, job.embeddings)):
-        raise InputError("memory: lives in one process and cannot be shared by workers; use a folder, or --workers 0")
+        raise InputError(
+            f"--name {job.name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        )
+    if workers > 0 and any(
+        uri and uri.startswith("memory:") for uri in (job.storage, job.data, job.embeddings)
+    ):
+        raise InputError(
+            "memory: lives in one process and cannot be shared by workers; use a folder, or --workers 0"
+        )
     num_ranks, recipe = max(1, workers), job.recipe
     if recipe.data.num_lanes % num_ranks:
         raise InputError(f"--workers {workers} does not divide data.num_lanes {recipe.data.num_lanes}; "
@@ -76,8 +82,8 @@ def find_embeddings(job: TrainJob, manifest: ShardManifest) -> tuple[str, Embedd
     assert isinstance(job.recipe.model, PriorModelConfig | DecoderModelConfig)
     wanted = job.recipe.model.network.embed_dim
     if info.embed_dim != wanted:
-        raise InputError(f"{uri}: its embeddings have {info.embed_dim} dimensions, model.network.embed_dim is {wanted}; "
-                         "make them equal")  # fmt: skip
+        raise InputError(f"{uri}: its embeddings have {info.embed_dim} dimensions, but model.network.embed_dim is "
+                         f"{wanted}; make them equal")  # fmt: skip
     if not info.text_encodings:
         raise InputError(f"{uri}: it has no text encodings, which a {family} reads; embed again with them")
     return uri, info

@@ -54,11 +54,15 @@ def build_sampler(job: TrainJob, module: UnclipModule, clip: ClipEncoder | None)
         return _prior_sampler(job, module, clip, candidates, prompts or candidates.first(count).captions)
     if isinstance(module, DecoderModule):
         assert clip is not None
-        examples = None if prompts else _examples(job, count, max(clip.image_size, module.network.config.image_size))
+        examples = (
+            None if prompts else _examples(job, count, max(clip.image_size, module.network.config.image_size))
+        )
         return _decoder_sampler(job, module, clip, examples, prompts)
     if isinstance(module, UpsamplerModule):
         if prompts:
-            raise InputError("sampling.prompts: an upsampler enlarges pictures and reads no prompt; leave it empty")
+            raise InputError(
+                "sampling.prompts: an upsampler enlarges pictures and reads no prompt; leave it empty"
+            )
         return _upsampler_sampler(job, module, _examples(job, count, module.network.config.high_size))
     return None
 
@@ -69,7 +73,9 @@ def _decoder_sampler(
     """Of examples: ours from the true image embeddings, the real ones beside. Of prompts: ours from text alone."""
     text = clip.encode_captions(examples.captions if examples else prompts)
     count, scale = len(text.text_embed), job.recipe.sampling.guidance_scale
-    image_embed = torch.zeros(count, clip.embed_dim) if examples is None else clip.encode_image(examples.images)
+    image_embed = (
+        torch.zeros(count, clip.embed_dim) if examples is None else clip.encode_image(examples.images)
+    )
     size = module.network.config.image_size
 
     def draw(network: nn.Module) -> Image.Image:

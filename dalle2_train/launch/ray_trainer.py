@@ -84,7 +84,9 @@ def _rank(config: dict[str, Any]) -> FitResult | Ended:
     except (InputError, RefusedError, PreemptedError) as error:
         return Ended(type(error), str(error))
     # Ray is told how it went, never where the checkpoints are: one truth about what is committed is enough.
-    ray.train.report({"step": int(result.step), "loss": float("nan") if result.loss is None else float(result.loss)})
+    ray.train.report(
+        {"step": int(result.step), "loss": float("nan") if result.loss is None else float(result.loss)}
+    )
     return result
 
 

@@ -1,5 +1,7 @@
 """Start a training or go on with it, in this process or on Ray's workers."""
 
+from dataclasses import replace
+
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import stop_uri
 from dalle2_train.launch.job import TrainJob, check
@@ -17,6 +19,11 @@ def train(job: TrainJob, workers: int = 0) -> FitResult:
     if (done := finished(job.run_uri, job.recipe.training.num_steps)) is not None:
         return done
     check(job, workers)
+    if job.tracking is not None:
+        # mlflow takes seconds to import and is wanted only where something is tracked.
+        from dalle2_train.tracking.uri import absolute_tracking_uri
+
+        job = replace(job, tracking=absolute_tracking_uri(job.tracking))
     storage.check_writable(job.run_uri)
     storage.remove(stop_uri(job.run_uri))
     if workers > 0:

@@ -22,7 +22,7 @@ class DecoderConfig:
     image_size: int = 64
     """Side of the image, in pixels."""
     channels: tuple[int, ...] = (320, 640, 960, 1280)
-    """Width of each level; multiples of 32."""
+    """Width of each level; multiples of num_groups."""
     num_resnets: int = 3
     """Residual blocks per level on the way down (one more on the way up)."""
     attention: tuple[bool, ...] = (False, True, True, True)
@@ -33,13 +33,18 @@ class DecoderConfig:
     """Width of CLIP's embeddings and of its text states."""
     context_dim: int | None = None
     """Width of the context tokens that attention sees; None: embed_dim (Karlo: 1536)."""
+    time_dim: int | None = None
+    """Width of the time vector, which also carries the embeddings; None: four times the first level's (Karlo's)."""
     num_extra_tokens: int = 4
     """Context tokens made of the image embedding."""
+    num_groups: int = 32
+    """Of every GroupNorm; divides every width. A narrow network needs fewer: a group of one channel forgets its mean,
+    and with it the picture's colour."""
     dropout: float = 0.0
     """Dropout probability in the residual blocks."""
 
     def __post_init__(self) -> None:
-        if fault := check_levels(self.image_size, self.channels):
+        if fault := check_levels(self.image_size, self.channels, self.num_groups):
             raise InputError(fault)
         if len(self.attention) != len(self.channels):
             raise InputError(
@@ -55,6 +60,11 @@ class DecoderConfig:
         """`context_dim` resolved."""
         return self.context_dim or self.embed_dim
 
+    @property
+    def time_width(self) -> int:
+        """`time_dim` resolved."""
+        return self.time_dim or 4 * self.channels[0]
+
 
 class TextProjection(nn.Module):
     """CLIP's embeddings and text states → what the U-Net takes; the state_dict of diffusers' `UnCLIPTextProjModel`."""
@@ -62,7 +72,7 @@ class TextProjection(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         embed_dim, context_dim = config.embed_dim, config.context_width
-        time_dim = 4 * config.channels[0]
+        time_dim = config.time_width
         self.num_extra_tokens = config.num_extra_tokens
         self.learned_classifier_free_guidance_embeddings = nn.Parameter(torch.zeros(embed_dim))
         self.embedding_proj = nn.Linear(embed_dim, time_dim)
@@ -106,6 +116,8 @@ class Decoder(nn.Module):
                 context_dim=config.context_width,
                 scale_shift=True,
                 dropout=config.dropout,
+                num_groups=config.num_groups,
+                time_dim=config.time_width,
             )
         )
 
@@ -158,7 +170,9 @@ def diffusers_config(config: DecoderConfig) -> dict[str, Any]:
         "class_embed_type": "identity",
         "attention_head_dim": config.head_dim,
         "resnet_time_scale_shift": "scale_shift",
+        "time_embedding_dim": config.time_width,
         "dropout": config.dropout,
+        "norm_num_groups": config.num_groups,
     }
 
 
@@ -167,7 +181,7 @@ def diffusers_text_proj_config(config: DecoderConfig) -> dict[str, Any]:
     return {
         "clip_extra_context_tokens": config.num_extra_tokens,
         "clip_embeddings_dim": config.embed_dim,
-        "time_embed_dim": 4 * config.channels[0],
+        "time_embed_dim": config.time_width,
         "cross_attention_dim": config.context_width,
     }
 

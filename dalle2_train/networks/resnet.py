@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from dalle2_train.networks.init import zero_init
 
-NUM_GROUPS = 32  # GroupNorm's groups everywhere in the U-Nets (Dhariwal & Nichol 2021); channels divide by it
 EPS = 1e-5
 
 Resample = Literal["none", "down", "up"]
@@ -36,6 +35,7 @@ class ResnetBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         time_dim: int,
+        num_groups: int,
         *,
         scale_shift: bool,
         dropout: float = 0.0,
@@ -44,10 +44,10 @@ class ResnetBlock(nn.Module):
         super().__init__()
         self.scale_shift = scale_shift
         self.how: Resample = how
-        self.norm1 = nn.GroupNorm(NUM_GROUPS, in_channels, eps=EPS)
+        self.norm1 = nn.GroupNorm(num_groups, in_channels, eps=EPS)
         self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
         self.time_emb_proj = nn.Linear(time_dim, 2 * out_channels if scale_shift else out_channels)
-        self.norm2 = nn.GroupNorm(NUM_GROUPS, out_channels, eps=EPS)
+        self.norm2 = nn.GroupNorm(num_groups, out_channels, eps=EPS)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1))
         same = in_channels == out_channels

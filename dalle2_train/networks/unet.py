@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dalle2_train.networks.attention import PixelAttention
 from dalle2_train.networks.embeddings import TimestepEmbedding
 from dalle2_train.networks.init import zero_init
-from dalle2_train.networks.resnet import EPS, NUM_GROUPS, Resample, ResnetBlock
+from dalle2_train.networks.resnet import EPS, Resample, ResnetBlock
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,10 @@ class UNetConfig:
     context_dim: int
     scale_shift: bool
     dropout: float
-
-    @property
-    def time_dim(self) -> int:
-        """Width of the time vector."""
-        return 4 * self.channels[0]
+    time_dim: int
+    """Width of the time vector."""
+    num_groups: int
+    """Of every GroupNorm."""
 
     def resnet(self, in_channels: int, out_channels: int, how: Resample = "none") -> ResnetBlock:
         """A residual block of this network."""
@@ -44,6 +43,7 @@ class UNetConfig:
             in_channels,
             out_channels,
             self.time_dim,
+            self.num_groups,
             scale_shift=self.scale_shift,
             dropout=self.dropout,
             how=how,
@@ -52,7 +52,8 @@ class UNetConfig:
     def attentions(self, channels: int, count: int) -> nn.ModuleList:
         """`count` attention blocks of this network."""
         blocks = (
-            PixelAttention(channels, self.head_dim, self.context_dim, NUM_GROUPS, EPS) for _ in range(count)
+            PixelAttention(channels, self.head_dim, self.context_dim, self.num_groups, EPS)
+            for _ in range(count)
         )
         return nn.ModuleList(blocks)
 
@@ -147,7 +148,7 @@ class UNet(nn.Module):
             self.up_blocks.append(UpBlock(config, level, in_channels, taken))
             in_channels = channels[level]
 
-        self.conv_norm_out = nn.GroupNorm(NUM_GROUPS, channels[0], eps=EPS)
+        self.conv_norm_out = nn.GroupNorm(config.num_groups, channels[0], eps=EPS)
         self.conv_out = zero_init(nn.Conv2d(channels[0], config.out_channels, kernel_size=3, padding=1))
 
     @property
@@ -179,11 +180,13 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, out_channels, H, W)
 
 
-def check_levels(image_size: int, channels: tuple[int, ...]) -> str | None:
-    """The sentence of what is wrong with these levels, or None: widths divide by 32, the size halves at every level."""
-    bad = [width for width in channels if width <= 0 or width % NUM_GROUPS]
+def check_levels(image_size: int, channels: tuple[int, ...], num_groups: int) -> str | None:
+    """The sentence of what is wrong with these levels, or None: groups divide widths, the size halves."""
+    if num_groups < 1:
+        return f"num_groups {num_groups} must be at least 1"
+    bad = [width for width in channels if width <= 0 or width % num_groups]
     if not channels or bad:
-        return f"channels {list(channels)}: every level's width must be a positive multiple of {NUM_GROUPS}"
+        return f"channels {list(channels)}: every level's width must be a positive multiple of num_groups {num_groups}"
     factor = 2 ** (len(channels) - 1)
     if image_size % factor:
         return (

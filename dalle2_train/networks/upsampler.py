@@ -23,16 +23,19 @@ class UpsamplerConfig:
     high_size: int = 256
     """Side of the large image, in pixels."""
     channels: tuple[int, ...] = (320, 640, 960, 1280)
-    """Width of each level; multiples of 32."""
+    """Width of each level; multiples of num_groups."""
     num_resnets: int = 3
     """Residual blocks per level on the way down (one more on the way up)."""
+    num_groups: int = 32
+    """Of every GroupNorm; divides every width. A narrow network needs fewer: a group of one channel forgets its mean,
+    and with it the picture's colour."""
     dropout: float = 0.0
     """Dropout probability in the residual blocks."""
 
     def __post_init__(self) -> None:
         if self.low_size >= self.high_size:
             raise InputError(f"low_size {self.low_size} must be smaller than high_size {self.high_size}")
-        if fault := check_levels(self.high_size, self.channels):
+        if fault := check_levels(self.high_size, self.channels, self.num_groups):
             raise InputError(fault)
 
 
@@ -57,6 +60,8 @@ class Upsampler(UNet):
                 context_dim=0,
                 scale_shift=False,
                 dropout=config.dropout,
+                num_groups=config.num_groups,
+                time_dim=4 * config.channels[0],
             )
         )
         self.config = config
@@ -80,4 +85,5 @@ def diffusers_config(config: UpsamplerConfig) -> dict[str, Any]:
         "add_attention": False,
         "resnet_time_scale_shift": "default",
         "dropout": config.dropout,
+        "norm_num_groups": config.num_groups,
     }

@@ -1,6 +1,7 @@
 """The one small all-reduce of a step: after it, every rank knows the same and decides the same."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -24,9 +25,9 @@ class Agreement(NamedTuple):
 
 
 def agree(
-    loss: Tensor, squared_norm: Tensor, stop: bool, metrics: dict[str, Tensor], mesh: DeviceMesh
+    loss: Tensor, squared_norm: Tensor, stop: bool, metrics: Mapping[str, Tensor], mesh: DeviceMesh
 ) -> Agreement:
-    """Exchange what this rank found in the step. loss, squared_norm, metrics: (), the metrics' names equal everywhere."""
+    """Exchange what this rank found in the step. loss, squared_norm, metrics: (); the same names on every rank."""
     names = sorted(metrics)
     bad = (~torch.isfinite(loss)).double()
     flag = torch.tensor(float(stop), dtype=torch.float64, device=loss.device)

@@ -1,4 +1,4 @@
-"""Averaged weights, shard by shard: what is sampled from, evaluated and released (Ho et al. 2020, Karras et al. 2023)."""
+"""Averaged weights, shard by shard: what is sampled from, evaluated and released (Ho et al. 2020)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,9 @@ class Ema:
     def __init__(self, network: nn.Module) -> None:
         self.network = network
         self._parameters = [parameter for _, parameter in trained_parameters(network)]
-        self.averages: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained_parameters(network)}
+        self.averages: dict[str, Tensor] = {
+            name: p.detach().clone() for name, p in trained_parameters(network)
+        }
 
     @torch.no_grad()
     def update(self, decay: float) -> None:

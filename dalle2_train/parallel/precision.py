@@ -12,7 +12,7 @@ def mixed_precision_dtype(precision: Literal["auto", "fp32", "bf16"], device_typ
         return None
     fast = has_fast_bf16(device_type)
     if precision == "bf16" and not fast:
-        warnings.warn(f"training.precision is bf16, which this {device_type} only emulates, many times slower than fp32",
+        warnings.warn(f"training.precision is bf16, which this {device_type} only emulates, far slower than fp32",
                       stacklevel=2)  # fmt: skip
     return torch.bfloat16 if fast or precision == "bf16" else None
 

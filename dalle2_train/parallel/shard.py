@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from dalle2_train.errors import InputError
 
@@ -31,14 +32,20 @@ def mesh_sizes(config: ParallelConfig, world_size: int, local_world_size: int) -
     return world_size // shard, shard
 
 
-def build_mesh(config: ParallelConfig, device_type: str, world_size: int, local_world_size: int) -> DeviceMesh:
+def build_mesh(
+    config: ParallelConfig, device_type: str, world_size: int, local_world_size: int
+) -> DeviceMesh:
     """The (replicate, shard) mesh over all ranks; every rank calls it."""
     sizes = mesh_sizes(config, world_size, local_world_size)
     return init_device_mesh(device_type, sizes, mesh_dim_names=("replicate", "shard"))
 
 
 def shard_model(
-    network: nn.Module, mesh: DeviceMesh, blocks: list[nn.Module], config: ParallelConfig, dtype: torch.dtype | None
+    network: nn.Module,
+    mesh: DeviceMesh,
+    blocks: list[nn.Module],
+    config: ParallelConfig,
+    dtype: torch.dtype | None,
 ) -> None:
     """Shard the trained parameters of `blocks`, then what is left of `network`, in place; nothing on a single rank.
 
@@ -52,7 +59,9 @@ def shard_model(
     mesh = mesh if mesh.size(0) > 1 else mesh["shard"]
     policy = MixedPrecisionPolicy()
     if dtype is not None:
-        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
+        policy = MixedPrecisionPolicy(
+            param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32
+        )
     frozen = {parameter for parameter in network.parameters() if not parameter.requires_grad}
     options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "ignored_params": frozen}
     for block in blocks:
@@ -76,7 +85,7 @@ def reshard(network: nn.Module) -> None:
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """A rank's own part of a tensor, sharing its memory."""
-    return tensor.to_local() if isinstance(tensor, torch.distributed.tensor.DTensor) else tensor
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def trained_parameters(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -1,5 +1,6 @@
 """Where MLflow is: a server, or a database file named so that every process finds the same one."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def database_file(uri: str) -> Path | None:
 
 def connect(uri: str) -> MlflowClient:
     """A client of the tracking store and registry at `uri` (absolute); makes a database's folder."""
+    # Its news of tables made and monitors started are nobody's; warnings stay.
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     file = database_file(uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)

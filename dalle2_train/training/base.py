@@ -93,7 +93,9 @@ class UnclipModule(pl.LightningModule):
 
     def write_model(self, weights: dict[str, Tensor], folder: Path) -> None:
         """Write the released form of the (averaged, whole) weights of `network` into a local folder."""
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors"
+        )
 
     # What Lightning calls -------------------------------------------------------------------------------------------
 
@@ -208,13 +210,15 @@ def _outermost_list_items(module: nn.Module) -> list[nn.Module]:
 
 
 def _use_channels_last(network: nn.Module, weights: bool) -> None:
-    """Pictures enter the network as (B, H, W, C) in memory. FSDP2 wants contiguous parameters, so they stay when sharded."""
+    """Pictures enter the network as (B, H, W, C) in memory; so do kernels, but FSDP2 wants its own contiguous."""
     if weights:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     network.register_forward_pre_hook(_to_channels_last, with_kwargs=True)
 
 
-def _to_channels_last(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _to_channels_last(
+    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     def convert(value: Any) -> Any:
         is_picture = isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()
         return value.contiguous(memory_format=torch.channels_last) if is_picture else value

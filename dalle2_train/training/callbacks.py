@@ -27,12 +27,16 @@ from dalle2_train.training.records import LossRecord, Progress, report_once
 class Records(pl.Callback):
     """On rank 0: a line per step, progress, and metrics to the recorder. Its failures stop nothing."""
 
-    def __init__(self, run_uri: str, recorder: Recorder | None, progress: Progress, completed_steps: int) -> None:
+    def __init__(
+        self, run_uri: str, recorder: Recorder | None, progress: Progress, completed_steps: int
+    ) -> None:
         self.recorder, self.progress = recorder, progress
         self.losses = LossRecord(run_uri, completed_steps)
         self._complained: set[str] = set()
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         outcome = _outcome(pl_module)
         self.losses.add({"step": outcome.step, "loss": outcome.loss, "gradient_norm": outcome.gradient_norm,
                          "learning_rate": outcome.learning_rate, "skipped": outcome.skipped})  # fmt: skip
@@ -40,14 +44,24 @@ class Records(pl.Callback):
             self.progress.update(outcome.step, outcome.loss)
         except Exception as error:
             report_once(self._complained, "writing progress.json", error)
-        if outcome.step % pl_module.training_config.log_every_steps == 0 or outcome.step == self.progress.num_steps:
+        if (
+            outcome.step % pl_module.training_config.log_every_steps == 0
+            or outcome.step == self.progress.num_steps
+        ):
             self._log(outcome, pl_module.training_config.global_batch_size)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self.losses.close()
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.losses.close()
+
     def _log(self, outcome: StepOutcome, global_batch_size: int) -> None:
-        values = {"loss": outcome.loss, "gradient_norm": outcome.gradient_norm, "learning_rate": outcome.learning_rate}
+        values = {
+            "loss": outcome.loss,
+            "gradient_norm": outcome.gradient_norm,
+            "learning_rate": outcome.learning_rate,
+        }
         if seconds := self.progress.seconds_per_step:
             values |= {"seconds_per_step": seconds, "samples_per_second": global_batch_size / seconds}
         values |= outcome.metrics
@@ -65,7 +79,9 @@ class Pictures(pl.Callback):
         self.run_uri, self.sampler, self.recorder = run_uri, sampler, recorder
         self._complained: set[str] = set()
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         every, step = pl_module.training_config.sample_every_steps, pl_module.completed_steps
         if every > 0 and step % every == 0:
             self.draw(pl_module, step)
@@ -77,7 +93,9 @@ class Pictures(pl.Callback):
                 module.network.eval()
                 image = self.sampler(module.network)
             if dist.get_rank() == 0:
-                storage.publish_bytes(storage.join(self.run_uri, "samples", f"step-{step:08d}.png"), _png(image))
+                storage.publish_bytes(
+                    storage.join(self.run_uri, "samples", f"step-{step:08d}.png"), _png(image)
+                )
                 if self.recorder is not None:
                     self.recorder.image("samples", step, image)
         except Exception as error:
@@ -90,13 +108,24 @@ class Checkpoints(pl.Callback):
     """Every so many steps all ranks write a checkpoint; the counter of steps is ours, not Lightning's."""
 
     def __init__(
-        self, run_uri: str, manifest: ModelManifest, extra_files: dict[str, bytes], before_save: Callable[[], None]
+        self,
+        run_uri: str,
+        manifest: ModelManifest,
+        extra_files: dict[str, bytes],
+        before_save: Callable[[], None],
     ) -> None:
-        self.run_uri, self.manifest, self.extra_files, self.before_save = run_uri, manifest, extra_files, before_save
+        self.run_uri, self.manifest, self.extra_files, self.before_save = (
+            run_uri,
+            manifest,
+            extra_files,
+            before_save,
+        )
         self.last_uri: str | None = None
         self.last_step = -1
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         config, step = pl_module.training_config, pl_module.completed_steps
         if step % config.checkpoint_every_steps == 0 or step == config.num_steps or trainer.should_stop:
             self.save(pl_module)
@@ -134,7 +163,9 @@ class Stopping(pl.Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         pl_module.stop_requested = self._signalled or self._is_asked()
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         outcome, limit = _outcome(pl_module), pl_module.training_config.max_nonfinite_steps
         self.num_nonfinite = self.num_nonfinite + 1 if outcome.skipped else 0
         if self.num_nonfinite >= limit:

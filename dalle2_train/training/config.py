@@ -31,13 +31,19 @@ class TrainingConfig:
     max_failures: int = 3
     """Restarts after the death of a worker, before the run counts as failed."""
     num_threads: int | None = None
-    """Threads of a rank on the CPU; None takes OMP_NUM_THREADS, or shares the cores out. Sums depend on it in the last bit."""
+    """Threads of a rank on the CPU; None takes OMP_NUM_THREADS, or torch's own choice. The last bits depend on it."""
     channels_last: bool = False
     compile: bool = False
     """torch.compile the network: a slow first step, faster later ones."""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "global_batch_size", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps"):
+        for name in (
+            "num_steps",
+            "global_batch_size",
+            "checkpoint_every_steps",
+            "keep_checkpoints",
+            "log_every_steps",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
         if not 0.0 <= self.ema_decay < 1.0:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 import torch.distributed as dist
 
 from dalle2_train import storage
@@ -90,7 +89,14 @@ def fit(
         raise
     finally:
         _finish(status, module, progress, recorder)
-    return FitResult(run_uri, module.completed_steps, outcome.loss if outcome else None, start, model_uri(run_uri), checkpoint)
+    return FitResult(
+        run_uri,
+        module.completed_steps,
+        outcome.loss if outcome else None,
+        start,
+        model_uri(run_uri),
+        checkpoint,
+    )
 
 
 def finished(run_uri: str, num_steps: int) -> FitResult | None:
@@ -105,7 +111,9 @@ def finished(run_uri: str, num_steps: int) -> FitResult | None:
     if storage.exists(progress_uri(run_uri)):
         loss = storage.read_json(progress_uri(run_uri)).get("loss")
     steps = committed_steps(run_uri)
-    return FitResult(run_uri, step, loss, step, released, checkpoint_uri(run_uri, steps[-1]) if steps else None)
+    return FitResult(
+        run_uri, step, loss, step, released, checkpoint_uri(run_uri, steps[-1]) if steps else None
+    )
 
 
 class _Resume(pl.Callback):
@@ -173,7 +181,9 @@ def _run_lightning(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
+    loggers = [
+        logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

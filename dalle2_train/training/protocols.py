@@ -1,6 +1,7 @@
 """What training is handed by its caller: it knows neither MLflow nor a sampler's insides."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
@@ -12,7 +13,7 @@ class Loss(NamedTuple):
 
     loss: Tensor
     """() the mean over this rank's samples."""
-    metrics: dict[str, Tensor] = {}
+    metrics: Mapping[str, Tensor] = MappingProxyType({})
     """() each; logged as their mean over ranks. The same names on every rank at every step."""
 
 

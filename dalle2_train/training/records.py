@@ -1,6 +1,7 @@
 """What a run writes about itself while it goes: every step's loss, and how far it is."""
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -40,7 +41,11 @@ class LossRecord:
         self._stream: IO[str] = self.path.open("a", buffering=1)
 
     def add(self, values: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(values) + "\n")
+        # What is no number is null: NaN is not JSON.
+        written = {
+            name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()
+        }
+        self._stream.write(json.dumps(written, allow_nan=False) + "\n")
 
     def flush(self) -> None:
         """Make what was added outlive this machine."""
@@ -51,8 +56,10 @@ class LossRecord:
             os.fsync(self._stream.fileno())
 
     def close(self) -> None:
-        self.flush()
-        self._stream.close()
+        """May be called again."""
+        if not self._stream.closed:
+            self.flush()
+            self._stream.close()
 
     def _lines(self) -> list[str]:
         """The whole lines of an earlier attempt; a killed one may have left half a line at the end."""
@@ -92,7 +99,7 @@ class Progress:
                 "status": status,
                 "step": step,
                 "num_steps": self.num_steps,
-                "loss": loss if loss is not None and loss == loss and abs(loss) != float("inf") else None,
+                "loss": loss if loss is not None and math.isfinite(loss) else None,
                 "seconds_per_step": seconds,
                 "seconds_left": None if seconds is None else seconds * (self.num_steps - step),
                 "updated": time.time(),

@@ -42,9 +42,8 @@ def tree_memory() -> int:
 
 def _memory(process: psutil.Process) -> int:
     # A process may end, or belong to somebody else, between being listed and being asked.
-    with contextlib.suppress(psutil.Error, OSError):
-        with open(f"/proc/{process.pid}/smaps_rollup") as rollup:
-            return next(int(line.split()[1]) * 1024 for line in rollup if line.startswith("Pss:"))
+    with contextlib.suppress(psutil.Error, OSError), open(f"/proc/{process.pid}/smaps_rollup") as rollup:
+        return next(int(line.split()[1]) * 1024 for line in rollup if line.startswith("Pss:"))
     with contextlib.suppress(psutil.Error):
         return process.memory_info().rss
     return 0

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import progress_uri
@@ -21,6 +22,13 @@ class Status:
     total: int
     loss: float | None = None
     seconds_left: float | None = None
+    what: str = ""
+
+
+class Tell(Protocol):
+    """How a stage's work says how far it is."""
+
+    def __call__(self, done: int, total: int, what: str = "") -> None: ...
 
 
 Watch = Callable[[], Status | None]
@@ -69,6 +77,10 @@ class Line:
             self._last = now
             self._write(describe(status, now - self._started), last=False)
 
+    def tell(self, done: int, total: int, what: str = "") -> None:
+        """`show` in plain numbers; the time left is only known where all is one count."""
+        self.show(Status(done, total, what=what))
+
     def skip(self, seconds: float) -> None:
         self._write(f"done before, in {clock(seconds)}", last=True)
 
@@ -85,9 +97,10 @@ def describe(status: Status | None, elapsed: float) -> str:
     if status is None:
         return f"… {clock(elapsed)}"
     left = status.seconds_left
-    if left is None and status.done:
+    if left is None and status.done and not status.what:
         left = elapsed / status.done * (status.total - status.done)
-    parts = [f"{status.done:>6}/{status.total}", f"{100 * status.done // max(status.total, 1):>3} %"]
+    parts = [status.what] if status.what else []
+    parts += [f"{status.done:>6}/{status.total}", f"{100 * status.done // max(status.total, 1):>3} %"]
     parts += [] if status.loss is None else [f"loss {status.loss:.4f}"]
     parts += [] if left is None else [f"{clock(left)} left"]
     return "  ".join(parts)

@@ -8,11 +8,9 @@ from typing import Any, TypeVar
 from dalle2_train import storage
 from dalle2_train.config import build, to_dict
 from dalle2_train.workflow.memory import PeakMemory
-from dalle2_train.workflow.progress import Line, Status, watch_run
+from dalle2_train.workflow.progress import Line, Tell, watch_run
 
 R = TypeVar("R")
-Tell = Callable[[int, int], None]
-"""Called by a stage's work as tell(done, total)."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class StageRecord:
     question: dict[str, Any]
     """What the stage was asked; another question makes its result stale."""
     seconds: float
-    """Wall time over all attempts."""
+    """Wall time over all attempts but those that were killed outright."""
     workers: int
     peak_memory_gb: float
     result: dict[str, Any] | None
@@ -58,12 +56,13 @@ class Workflow:
             Line(name).skip(earlier.seconds)
             return build(result, earlier.result, f"{name}'s result")
         seconds_before = earlier.seconds if earlier else 0.0
-        started, finished = _now(), None
+        started = _now()
+        finished: R | None = None
         line = Line(name)
         memory = PeakMemory()
         try:
             with memory, line.following(watch_run(run_uri) if run_uri else None):
-                finished = work(lambda done, total: line.show(Status(done, total)))
+                finished = work(line.tell)
         finally:
             seconds = seconds_before + _now() - started
             plain = None if finished is None else to_dict(finished)
@@ -71,6 +70,7 @@ class Workflow:
             storage.publish_json(self._uri(name), to_dict(record))
             self.records[name] = record
             line.end(seconds, done=finished is not None)
+        assert finished is not None
         return finished
 
     @property

@@ -9,17 +9,18 @@ from dalle2_train.data.samples import collect
 from dalle2_train.evaluation import (
     EvaluationConfig,
     EvaluationReport,
-    SPLITS,
     ModelIdentity,
     evaluate,
     verified_digest,
     write_evaluation,
 )
+from dalle2_train.evaluation.report import SPLITS
 from dalle2_train.generation.grid import grid
 from dalle2_train.generation.load import Unclip, load_unclip
 from dalle2_train.generation.pipeline import GenerationConfig, generate
 
-Tell = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
+"""(what, done, total)."""
 
 
 def evaluate_models(
@@ -29,7 +30,7 @@ def evaluate_models(
     sampler: GenerationConfig,
     *,
     to: str | None = None,
-    progress: Tell | None = None,
+    progress: Progress | None = None,
 ) -> tuple[str, EvaluationReport]:
     """Judge what `models` (URIs of parts, or one release) draw for the captions of `data`.
 
@@ -37,11 +38,12 @@ def evaluate_models(
     """
     unclip = load_unclip(models)
     done = evaluate(
-        lambda captions, seed: generate(unclip, captions, seed, sampler, progress=progress),
+        lambda captions, seed: generate(unclip, captions, seed, sampler),
         data,
         config,
         ModelIdentity(models[0], verified_digest(models), to_dict(sampler)),
         clip=unclip.clip,
+        progress=progress,
     )
     return write_evaluation(done, to or storage.join(models[0], "evaluation")), done.report
 
@@ -63,7 +65,9 @@ def image_size(unclip: Unclip) -> int:
     return unclip.decoder.network.config.image_size
 
 
-def sample_captions(model: str, data: str, to: str, sampler: GenerationConfig, num_per_split: int = 12) -> str:
+def sample_captions(
+    model: str, data: str, to: str, sampler: GenerationConfig, num_per_split: int = 12
+) -> str:
     """Draw captions of every split of `data` that it has, into the labelled grid `to`; returns `to`."""
     samples = [s for split in SPLITS for s in collect(data, split, limit=num_per_split, image_size=8)]
     sample_grid(load_unclip([model]), [s.caption for s in samples], to, sampler=sampler)

@@ -55,7 +55,8 @@ def test_a_folder_becomes_shards_that_webdataset_reads(
         assert sample[source.suffix[1:]] == source.read_bytes()
         assert sample["txt"].decode() == record["caption"] == source.with_suffix(".txt").read_text()
         assert (record["status"], record["error_message"]) == ("success", None)
-        assert (record["width"], record["height"]) == Image.open(source).size
+        with Image.open(source) as image:
+            assert (record["width"], record["height"]) == image.size
     assert pq.read_table(to / "00000.parquet").num_rows == 12
     assert json.loads((to / "00000_stats.json").read_text())["successes"] == 12
     assert check(str(to)).faults == ()

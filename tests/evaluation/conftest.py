@@ -1,5 +1,6 @@
 """Pictures that differ in colour and place, so that eyes that only average pixels can tell them apart."""
 
+import importlib
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,6 @@ import torch
 from torch import Tensor
 
 from dalle2_train.data.samples import Sample
-from dalle2_train.evaluation import evaluate as evaluate_module
 
 
 class PixelEyes:
@@ -24,7 +24,9 @@ def make_samples(split: str, count: int, size: int = 16) -> list[Sample]:
         Sample(
             key=f"{split}{i:05d}",
             caption=f"{split} picture {i} <&>",
-            image=np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((size // 4, size // 4, 1))).astype(np.uint8),
+            image=np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((size // 4, size // 4, 1))).astype(
+                np.uint8
+            ),
             meta={"name": f"{split}-{i}"},
         )
         for i in range(count)
@@ -45,7 +47,8 @@ def fake_data(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Sample]]:
     def collect(uri: str, split: str, image_size: int, limit: int | None = None) -> list[Sample]:
         return data.get(split, [])[:limit]
 
-    monkeypatch.setattr(evaluate_module, "collect", collect)
+    # The package's attribute `evaluate` is the function, so the module is asked for by name.
+    monkeypatch.setattr(importlib.import_module("dalle2_train.evaluation.evaluate"), "collect", collect)
     return data
 
 

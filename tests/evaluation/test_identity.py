@@ -25,7 +25,9 @@ def make_release(folder: str, weights: bytes) -> str:
 
 @pytest.mark.parametrize("make", [make_model, make_release])
 def test_a_digest_is_of_the_weights_wherever_they_lie(make, tmp_path) -> None:
-    a, b, c = (make(str(tmp_path / name), data) for name, data in (("a", b"one"), ("b", b"one"), ("c", b"two")))
+    a, b, c = (
+        make(str(tmp_path / name), data) for name, data in (("a", b"one"), ("b", b"one"), ("c", b"two"))
+    )
     assert verified_digest(a) == verified_digest(b) != verified_digest(c)
     assert verified_digest([a, c]) == verified_digest([c, b]) != verified_digest([a])
 

@@ -43,7 +43,9 @@ def test_every_part_is_a_model_of_its_own(models: Mapping[str, str], release: Re
 def test_the_manifest_holds_the_digest_of_every_other_file(release: Release):
     text = Path(release.path, "unclip.json").read_bytes()
     described = json.loads(text)
-    files = {path.relative_to(release.path).as_posix() for path in Path(release.path).rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(release.path).as_posix() for path in Path(release.path).rglob("*") if path.is_file()
+    }
     assert files == {*described["files"], "unclip.json"}
     for name, file in described["files"].items():
         assert hashlib.sha256(Path(release.path, name).read_bytes()).hexdigest() == file["sha256"]
@@ -54,7 +56,10 @@ def test_the_manifest_holds_the_digest_of_every_other_file(release: Release):
 def test_equal_models_give_equal_bytes(models: Mapping[str, str], release: Release, tmp_path: Path):
     again = export_release(list(models.values())[::-1], str(tmp_path / "again"))
     assert (again.digest, again.num_bytes) == (release.digest, release.num_bytes)
-    assert export_release([again.path], str(tmp_path / "of the release")).models["clip"] == release.models["clip"]
+    assert (
+        export_release([again.path], str(tmp_path / "of the release")).models["clip"]
+        == release.models["clip"]
+    )
 
 
 def test_the_same_release_again_is_left_as_it_is(models: Mapping[str, str], release: Release):

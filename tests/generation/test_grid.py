@@ -11,7 +11,9 @@ from dalle2_train.generation.grid import compare, grid
 
 
 def noise(count: int, size: int = 16, seed: int = 0) -> Tensor:
-    return torch.randint(0, 255, (count, 3, size, size), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+    return torch.randint(0, 255, (count, 3, size, size), generator=torch.Generator().manual_seed(seed)).to(
+        torch.uint8
+    )
 
 
 def find(sheet: Image.Image, image: Tensor, scale: int) -> tuple[int, int]:
@@ -19,7 +21,9 @@ def find(sheet: Image.Image, image: Tensor, scale: int) -> tuple[int, int]:
     pixels = np.asarray(sheet)
     picture = image.permute(1, 2, 0).numpy().repeat(scale, 0).repeat(scale, 1)
     height, width = picture.shape[:2]
-    corners = np.argwhere((pixels[: len(pixels) - height + 1, : pixels.shape[1] - width + 1] == picture[0, 0]).all(-1))
+    corners = np.argwhere(
+        (pixels[: len(pixels) - height + 1, : pixels.shape[1] - width + 1] == picture[0, 0]).all(-1)
+    )
     for top, left in corners.tolist():
         if np.array_equal(pixels[top : top + height, left : left + width], picture):
             return top, left

@@ -13,7 +13,9 @@ from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.generation.load import load_unclip
 
 
-def test_parts_are_known_by_kind_in_any_order_and_by_the_runs_that_made_them(models: Mapping[str, str], tmp_path: Path):
+def test_parts_are_known_by_kind_in_any_order_and_by_the_runs_that_made_them(
+    models: Mapping[str, str], tmp_path: Path
+):
     shutil.copytree(models["decoder"], tmp_path / "run" / "model")
     unclip = load_unclip([models["upsampler"], str(tmp_path / "run"), models["prior"]])
     assert unclip.prior.manifest.kind == "prior"

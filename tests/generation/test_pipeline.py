@@ -14,7 +14,9 @@ PROMPTS = ["a red heart", "a small cat", "", "the moon"]
 TOLERANCE = 1e-3  # float32, amplified by random weights and guidance
 
 
-def image_of(unclip: Unclip, prompts: list[str], seed: int = 0, config: GenerationConfig = FAST) -> torch.Tensor:
+def image_of(
+    unclip: Unclip, prompts: list[str], seed: int = 0, config: GenerationConfig = FAST
+) -> torch.Tensor:
     return torch.cat([stages.image for stages in generate_stages(unclip, prompts, seed, config)])
 
 
@@ -27,7 +29,9 @@ def test_batches_change_nothing(unclip: Unclip):
 def test_noise_belongs_to_the_place_in_the_list_and_to_the_seed(unclip: Unclip):
     twice = image_of(unclip, ["a red heart", "a red heart"])
     assert (twice[0] - twice[1]).abs().max() > 0.1
-    torch.testing.assert_close(image_of(unclip, ["a red heart", "a cat"])[0], twice[0], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(
+        image_of(unclip, ["a red heart", "a cat"])[0], twice[0], atol=TOLERANCE, rtol=0
+    )
     assert (image_of(unclip, ["a red heart"], seed=1)[0] - twice[0]).abs().max() > 0.1
 
 
@@ -43,7 +47,10 @@ def test_guidance_of_almost_one_is_no_guidance(unclip: Unclip, stage: str):
 def test_guidance_of_zero_forgets_the_text(unclip: Unclip):
     """Only the learned variance, which is not guided, still sees it; so it is left out by ddim."""
     config = replace(FAST, prior_guidance_scale=0.0, decoder_guidance_scale=0.0, sampler="ddim")
-    one, other = image_of(unclip, ["a red heart"], config=config), image_of(unclip, ["the moon"], config=config)
+    one, other = (
+        image_of(unclip, ["a red heart"], config=config),
+        image_of(unclip, ["the moon"], config=config),
+    )
     torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
 
 

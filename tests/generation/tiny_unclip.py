@@ -105,10 +105,10 @@ def write_part(
 
 
 def randomise(network: nn.Module) -> None:
-    """Weights that leave no path of the network silent."""
+    """Weights that leave no path of the network silent, and none so loud that rounding is amplified without end."""
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+            nn.init.normal_(parameter, std=0.6 * parameter[0].numel() ** -0.5)
         elif "norm" not in name:
             nn.init.normal_(parameter, std=0.2)
     if isinstance(network, Prior):

@@ -31,7 +31,13 @@ KARLO_LIKE = DecoderConfig(
 OTHERS = [
     replace(KARLO_LIKE, channels=(32, 64), attention=(False, False), num_resnets=1, context_dim=None),
     replace(
-        KARLO_LIKE, channels=(64, 32, 32), attention=(True, False, True), num_resnets=3, num_extra_tokens=2
+        KARLO_LIKE,
+        channels=(64, 32, 32),
+        attention=(True, False, True),
+        num_resnets=3,
+        num_extra_tokens=2,
+        time_dim=48,
+        num_groups=8,
     ),
 ]
 
@@ -167,7 +173,7 @@ def test_the_text_lengths_that_diffusers_cannot_take_are_known(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"channels": (32, 48, 96, 64)}, "multiple of 32"),
+        ({"channels": (32, 48, 96, 64)}, "multiple of num_groups 32"),
         ({"image_size": 20}, "multiple of 8"),
         ({"attention": (True,)}, "4 channels"),
         ({"head_dim": 20}, "head_dim 20"),

@@ -7,19 +7,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from toy_training import rank_main
+from toy_training import process_group, rank_main, strategy_of
+
+from dalle2_train.launch import TrainJob
+from dalle2_train.launch.worker import run
 
 # The server ignores its parent's sys.path, and would silently preload nothing.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
 _CONTEXT = mp.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["toy_training"])
+_CONTEXT.set_forkserver_preload(["toy_training", "processes"])
 
 
 def start_ranks(run_uri: Path, world_size: int, **options: Any) -> list[Any]:
     """The ranks of a toy run, started; they meet through a file and write stderr to RUN-RANK.err."""
     store = tempfile.mktemp(prefix="store-", dir=run_uri.parent)
     ranks = [
-        _CONTEXT.Process(target=_rank, args=(str(run_uri), rank, world_size, store, options)) for rank in range(world_size)
+        _CONTEXT.Process(target=_rank, args=(str(run_uri), rank, world_size, store, options))
+        for rank in range(world_size)
     ]
     for rank in ranks:
         rank.start()
@@ -35,6 +39,24 @@ def finish_ranks(run_uri: Path, ranks: list[Any], timeout: float = 120) -> list[
 
 def run_ranks(run_uri: Path, world_size: int, **options: Any) -> list[tuple[int | None, str]]:
     return finish_ranks(run_uri, start_ranks(run_uri, world_size, **options))
+
+
+def run_ranks_with(job: TrainJob, world_size: int, timeout: float = 300) -> list[tuple[int | None, str]]:
+    """The ranks of a real job. (exit code, stderr) of each."""
+    store = tempfile.mktemp(prefix="store-", dir=job.storage)
+    ranks = [
+        _CONTEXT.Process(target=_job_rank, args=(job, rank, world_size, store)) for rank in range(world_size)
+    ]
+    for rank in ranks:
+        rank.start()
+    return finish_ranks(Path(job.run_uri), ranks, timeout)
+
+
+def _job_rank(job: TrainJob, rank: int, world_size: int, store: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    sys.stderr = _errors(job.run_uri, rank).open("a", buffering=1)
+    with process_group(rank, world_size, store):
+        run(job, strategy_of(rank, world_size, job.recipe.parallel))
 
 
 def _errors(run_uri: str, rank: int) -> Path:

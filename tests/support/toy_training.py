@@ -2,8 +2,13 @@
 
 import json
 import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +36,9 @@ class ToyNetwork(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.full((1,), 2.0), requires_grad=False)
         self.entry = nn.Linear(5, 7)
-        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(7, 7), nn.GELU(), nn.Dropout(dropout)) for _ in range(2)])
+        self.blocks = nn.ModuleList(
+            [nn.Sequential(nn.Linear(7, 7), nn.GELU(), nn.Dropout(dropout)) for _ in range(2)]
+        )
         self.exit = nn.Linear(7, 3)
         self.register_buffer("shift", torch.ones(3))
 
@@ -103,10 +110,17 @@ def train_toy(
     **training: Any,
 ) -> FitResult:
     torch.manual_seed(0)
-    settings = {"num_steps": 12, "global_batch_size": 8, "checkpoint_every_steps": 4, "log_every_steps": 2} | training
+    settings = {
+        "num_steps": 12,
+        "global_batch_size": 8,
+        "checkpoint_every_steps": 4,
+        "log_every_steps": 2,
+    } | training
     training_config = TrainingConfig(**settings)
     optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=3, schedule="cosine", weight_decay=0.1)
-    module = ToyModule(ToyNetwork(dropout).to(dtype), training_config, optimizer, strategy._config, nan_steps=nan_steps)
+    module = ToyModule(
+        ToyNetwork(dropout).to(dtype), training_config, optimizer, strategy._config, nan_steps=nan_steps
+    )
     return fit(
         module,
         lambda order: ToyStream(order, training_config.global_batch_size, dtype, seconds),
@@ -125,19 +139,36 @@ def train_alone(run_uri: str, **options: Any) -> FitResult:
 
 
 def losses(run_uri: str) -> list[float]:
-    lines = [json.loads(line) for line in open(os.path.join(run_uri, "losses.jsonl"))]
+    lines = [json.loads(line) for line in Path(run_uri, "losses.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     return [line["loss"] for line in lines]
+
+
+def _signal_self(run_uri: str) -> None:
+    """SIGTERM once the run is under way: before, there would be nobody to handle it."""
+    while not os.path.exists(f"{run_uri}/losses.jsonl") or os.path.getsize(f"{run_uri}/losses.jsonl") == 0:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def process_group(rank: int, world_size: int, store: str) -> Iterator[None]:
+    """A gloo group of plain processes that meet through a file."""
+    dist.init_process_group("gloo", store=dist.FileStore(store, world_size), rank=rank, world_size=world_size)
+    yield
+    dist.destroy_process_group()
+
+
+def strategy_of(rank: int, world_size: int, config: ParallelConfig) -> MeshStrategy:
+    return MeshStrategy(config, torch.device("cpu"), local_rank=rank, local_world_size=world_size)
 
 
 def rank_main(run_uri: str, rank: int, world_size: int, store: str, **options: Any) -> None:
     """One rank of a run in a process of its own."""
     torch.set_num_threads(1)
     options |= {"dtype": getattr(torch, options.get("dtype", "float32"))}
-    shard = options.pop("shard", "auto")
-    dist.init_process_group("gloo", store=dist.FileStore(store, world_size), rank=rank, world_size=world_size)
-    strategy = MeshStrategy(
-        ParallelConfig(shard=shard), torch.device("cpu"), local_rank=rank, local_world_size=world_size
-    )
-    train_toy(run_uri, strategy, **options)
-    dist.destroy_process_group()
+    shard, stop_rank = options.pop("shard", "auto"), options.pop("stop_rank", None)
+    if rank == stop_rank:
+        threading.Thread(target=_signal_self, args=(run_uri,), daemon=True).start()
+    with process_group(rank, world_size, store):
+        train_toy(run_uri, strategy_of(rank, world_size, ParallelConfig(shard=shard)), **options)

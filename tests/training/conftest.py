@@ -1,6 +1,6 @@
-"""Lets the tests of this folder import what they share."""
+"""Puts the toy model within reach."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))

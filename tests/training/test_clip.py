@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import contrastive_rank
 import pytest
 import torch
-from contrastive_rank import gradients
 from families import random, random_pictures, train
 
 from dalle2_train.data.batches import ClipBatch
@@ -80,7 +80,7 @@ def test_embeddings_that_know_nothing_lose_ln_n():
 
 
 def test_two_processes_have_one_process_gradients(tmp_path):
-    script = Path(__file__).with_name("contrastive_rank.py")
+    script = Path(contrastive_rank.__file__)
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen([sys.executable, str(script), str(rank), "2", str(tmp_path)], env=environment)
@@ -88,7 +88,7 @@ def test_two_processes_have_one_process_gradients(tmp_path):
     ]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    for name, expected in gradients(0, 1).items():
+    for name, expected in contrastive_rank.gradients(0, 1).items():
         torch.testing.assert_close((one[name] + two[name]) / 2, expected, atol=1e-12, rtol=1e-12)
     assert not torch.equal(one["image"], two["image"])
 

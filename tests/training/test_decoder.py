@@ -120,8 +120,8 @@ def test_loss_is_the_mean_of_its_parts():
 
 
 def test_it_learns_a_tiny_batch():
-    losses = train(build(objective=SIMPLE), batch_of(4), 40, 5e-3)
-    assert sum(losses[-10:]) / 10 < 0.6 * losses[0]
+    losses = train(build(objective=SIMPLE), batch_of(4), 25, 5e-3)
+    assert sum(losses[-10:]) / 10 < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize("name", ["text_dropout", "image_embed_dropout"])

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import family_rank
 import pytest
 import torch
-from family_rank import FAMILIES, NUM_STEPS, train_alone
 from safetensors.torch import load_file
 
 
@@ -18,7 +18,7 @@ def losses(run: Path) -> list[float]:
 
 @pytest.mark.system
 def test_two_sharded_ranks_equal_one(tmp_path):
-    script = Path(__file__).with_name("family_rank.py")
+    script = Path(family_rank.__file__)
     environment = os.environ | {
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
@@ -31,11 +31,11 @@ def test_two_sharded_ranks_equal_one(tmp_path):
         )
         for rank in range(2)
     ]
-    train_alone(tmp_path / "one")
+    family_rank.train_alone(tmp_path / "one")
     assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
-    for family in FAMILIES:
+    for family in family_rank.FAMILIES:
         one, two = tmp_path / "one" / family, tmp_path / "two" / family
-        assert len(losses(one)) == NUM_STEPS
+        assert len(losses(one)) == family_rank.NUM_STEPS
         assert losses(one) == pytest.approx(losses(two), abs=1e-9, rel=0), family
         weights, others = (load_file(run / "model" / "model.safetensors") for run in (one, two))
         for name, value in weights.items():

@@ -1,0 +1,99 @@
+"""A training in this process: checked before it starts, and without Ray."""
+
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from toy_training import losses
+
+from dalle2_train import storage
+from dalle2_train.checkpoints import open_model
+from dalle2_train.checkpoints.manifest import ModelManifest
+from dalle2_train.errors import InputError
+from dalle2_train.launch import check, train
+from dalle2_train.recipe import build_recipe
+
+
+def test_a_recipe_becomes_a_model_with_pictures(make_job):
+    job = make_job("run", "training.num_steps=4", "training.sample_every_steps=4")
+    result = train(job)
+    assert result.step == 4 and len(losses(job.run_uri)) == 4
+    manifest, weights = open_model(job.run_uri)
+    assert isinstance(manifest, ModelManifest) and manifest.kind == "upsampler"
+    assert build_recipe(manifest.recipe) == job.recipe
+    assert manifest.data is not None and manifest.data.uri == job.data
+    assert set(weights) and manifest.config["network"]["high_size"] == 16
+    with Image.open(f"{job.run_uri}/samples/step-00000004.png") as picture:
+        assert picture.width > 2 * 16 and picture.height > 3 * 16
+
+
+def test_the_same_command_again_goes_on_with_more_steps(make_job):
+    # A constant rate does not depend on where the run will end.
+    settings = ("training.sample_every_steps=0", "optimizer.schedule=constant")
+    whole = make_job("whole", "training.num_steps=4", *settings)
+    train(whole)
+    half = make_job("half", "training.num_steps=2", *settings)
+    train(half)
+    again = train(replace(half, recipe=whole.recipe))
+    assert again.resumed_from == 2 and again.step == 4
+    assert losses(half.run_uri) == losses(whole.run_uri)
+
+
+def test_weights_may_come_from_another_run(make_job):
+    first = make_job("first", "training.num_steps=2", "training.sample_every_steps=0")
+    train(first)
+    second = make_job("second", "training.num_steps=1", "training.sample_every_steps=0",
+                      "optimizer.learning_rate=0.0", init_from=first.run_uri)  # fmt: skip
+    train(second)
+    ours, theirs = open_model(second.run_uri)[1], open_model(first.run_uri)[1]
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_without_workers_ray_is_never_imported(make_job):
+    job = make_job("run", "training.num_steps=1", "training.sample_every_steps=0")
+    program = (
+        "import sys, pickle; from dalle2_train.launch import train; "
+        "train(pickle.load(sys.stdin.buffer)); "
+        "assert not {'ray', 'mlflow', 'lightning'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], input=pickle.dumps(job), check=True)
+
+
+@pytest.mark.parametrize(
+    ("workers", "change", "message"),
+    [
+        (0, {"name": "a/b"}, "--name"),
+        (3, {}, "does not divide data.num_lanes 8"),
+        (0, {"data": "nowhere"}, "nowhere"),
+        (2, {"storage": "memory://runs"}, "memory:"),
+        (0, {"settings": ["data.split=absent"]}, "'absent'"),
+        (2, {"settings": ["parallel.shard=3"]}, "parallel.shard is 3"),
+        (0, {"family": "prior"}, "no embeddings"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_starts(make_job, tmp_path, workers, change, message):
+    change = {"name": "run", "settings": []} | change
+    if change.get("data"):
+        change["data"] = str(tmp_path / change["data"])
+    job = make_job(change.pop("name"), *change.pop("settings"), **change)
+    for start in (check, train):
+        with pytest.raises(InputError, match=message):
+            start(job, workers)
+    assert not storage.exists(storage.join(str(tmp_path), "run"))
+
+
+def test_storage_that_cannot_be_written_is_named(make_job, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        train(make_job("run", storage=str(tmp_path / "file")))
+
+
+def test_a_model_of_another_size_cannot_be_begun_with(make_job):
+    first = make_job("first", "training.num_steps=1", "training.sample_every_steps=0")
+    train(first)
+    other = make_job("other", "model.network.channels=[32, 64]", init_from=first.run_uri)
+    with pytest.raises(InputError, match="--init-from"):
+        train(other)

@@ -1,0 +1,85 @@
+"""Two real Ray workers: one is killed, and the run ends as if nothing had happened."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from processes import run_ranks_with
+from toy_training import losses
+
+from dalle2_train import storage
+from dalle2_train.checkpoints.layout import committed_steps, stop_uri
+from dalle2_train.checkpoints.manifest import read_manifest
+from dalle2_train.errors import PreemptedError, RefusedError
+from dalle2_train.launch import train
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+STEPS = ("training.num_steps=40", "training.checkpoint_every_steps=10", "training.sample_every_steps=20")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """One Ray for the whole module: to start it takes longer than to use it."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=True,
+             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}})  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint_and_nothing_else(make_job, tmp_path):
+    job = make_job("run", *STEPS)
+    killed: list[int] = []
+    threading.Thread(target=_kill_a_worker, args=(Path(job.run_uri), 15, killed), daemon=True).start()
+    result = train(job, workers=2)
+    assert killed and result.step == 40 and result.resumed_from in (10, 20, 30)
+    assert read_manifest(f"{job.run_uri}/checkpoints/step-00000040").world_size == 2
+    assert storage.exists(f"{job.run_uri}/samples/step-00000040.png")
+    # The same two ranks as plain processes, undisturbed.
+    plain = make_job("plain", *STEPS)
+    assert [code for code, _ in run_ranks_with(plain, 2)] == [0, 0]
+    assert losses(job.run_uri) == losses(plain.run_uri)
+    # A finished run is not started again.
+    started = time.monotonic()
+    assert train(job, workers=2).resumed_from == 40 and time.monotonic() - started < 5
+
+
+def test_what_would_only_happen_again_is_not_tried_again(make_job):
+    job = make_job("run", *STEPS, "optimizer.learning_rate=1.0e30", "training.max_nonfinite_steps=2")
+    with pytest.raises(RefusedError, match="2 steps in a row"):
+        train(job, workers=2)
+
+
+def test_sigterm_to_the_driver_ends_with_a_checkpoint(make_job):
+    job = make_job("run", "training.num_steps=100000", "training.sample_every_steps=0")
+    threading.Thread(target=_ask_to_stop, args=(Path(job.run_uri),), daemon=True).start()
+    with pytest.raises(PreemptedError, match="goes on"):
+        train(job, workers=2)
+    assert committed_steps(job.run_uri) and storage.exists(stop_uri(job.run_uri))
+
+
+def _kill_a_worker(run: Path, step: int, killed: list[int]) -> None:
+    _wait_for_step(run, step)
+    workers = [
+        p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())
+    ]
+    os.kill(workers[0].pid, signal.SIGKILL)
+    killed.append(workers[0].pid)
+
+
+def _ask_to_stop(run: Path) -> None:
+    _wait_for_step(run, 3)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _wait_for_step(run: Path, step: int) -> None:
+    record = run / "losses.jsonl"
+    while not record.exists() or record.read_text().count("\n") < step:
+        time.sleep(0.05)

@@ -1,0 +1,199 @@
+"""A run of one rank: its records, its ends, and going on as if nothing had happened."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from PIL import Image
+from processes import finish_ranks, start_ranks
+from safetensors.torch import load_file
+from toy_training import ToyNetwork, losses, train_alone
+
+from dalle2_train import storage
+from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, stop_uri
+from dalle2_train.errors import InputError, PreemptedError, RefusedError
+
+
+class Recorded:
+    def __init__(self, fails: bool = False) -> None:
+        self.values, self.images, self.statuses, self.fails = {}, [], [], fails
+
+    def metrics(self, step, values):
+        if self.fails:
+            raise ConnectionError("nobody there")
+        self.values[step] = values
+
+    def image(self, name, step, image):
+        self.images.append((name, step, image.size))
+
+    def finish(self, status):
+        self.statuses.append(status)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run with dropout."""
+    run = str(tmp_path_factory.mktemp("whole") / "run")
+    recorder = Recorded()
+    result = train_alone(run, dropout=0.3, recorder=recorder)
+    return run, result, recorder
+
+
+def test_a_run_leaves_losses_metrics_progress_and_a_model(whole):
+    run, result, recorder = whole
+    assert (result.step, result.resumed_from) == (12, 0)
+    assert len(losses(run)) == 12 and result.loss == losses(run)[-1]
+    assert sorted(recorder.values) == [2, 4, 6, 8, 10, 12]
+    assert recorder.values[4]["twice"] == pytest.approx(2 * losses(run)[3])
+    assert recorder.statuses == ["finished"]
+    progress = storage.read_json(f"{run}/progress.json")
+    assert (progress["status"], progress["step"], progress["num_steps"]) == ("finished", 12, 12)
+    assert committed_steps(run) == [8, 12]
+    weights = load_file(f"{run}/model/model.safetensors")
+    ToyNetwork().load_state_dict(weights)
+    assert (storage.read_bytes(f"{run}/model/note.txt")) == b"beside the weights"
+
+
+def test_a_finished_run_returns_at_once(whole):
+    run, result, _ = whole
+    before = storage.read_bytes(f"{run}/losses.jsonl")
+    again = train_alone(run, dropout=0.3)
+    assert (again.step, again.resumed_from, again.loss) == (12, 12, result.loss)
+    assert storage.read_bytes(f"{run}/losses.jsonl") == before
+
+
+def test_a_finished_run_goes_on_when_more_steps_are_asked_for(whole, tmp_path):
+    run = str(tmp_path / "run")
+    shutil.copytree(whole[0], run)
+    result = train_alone(run, dropout=0.3, num_steps=14)
+    assert (result.step, result.resumed_from, len(losses(run))) == (14, 12, 14)
+
+
+def test_a_killed_run_goes_on_with_the_very_same_losses(whole, tmp_path):
+    run = tmp_path / "run"
+    (rank,) = start_ranks(run, 1, dropout=0.3, seconds=0.05)
+    # Killed between two checkpoints, with half a line written as a crash may leave it.
+    _wait_for(lambda: run.joinpath("losses.jsonl").exists() and len(_lines(run)) >= 6)
+    os.kill(rank.pid, signal.SIGKILL)
+    finish_ranks(run, [rank])
+    assert committed_steps(str(run)) == [4]
+    with run.joinpath("losses.jsonl").open("a") as stream:
+        stream.write('{"step": 99, "lo')
+    result = train_alone(str(run), dropout=0.3)
+    assert result.resumed_from == 4
+    assert losses(str(run)) == losses(whole[0])
+    ours, theirs = (load_file(f"{folder}/model/model.safetensors") for folder in (run, whole[0]))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said_so(whole, tmp_path, capsys):
+    run = str(tmp_path / "run")
+    shutil.copytree(whole[0], run)
+    shutil.rmtree(f"{run}/model")
+    with open(f"{checkpoint_uri(run, 12)}/__0_0.distcp", "r+b") as stream:
+        stream.seek(100)
+        stream.write(b"\xff")
+    result = train_alone(run, dropout=0.3)
+    assert result.resumed_from == 8
+    assert losses(run) == losses(whole[0])
+    assert "step-00000012 is not whole" in capsys.readouterr().err
+
+
+def test_sigterm_writes_a_checkpoint_and_the_same_command_goes_on(whole, tmp_path):
+    run = str(tmp_path / "run")
+    threading.Timer(0.0, _signal_at, (run, 5)).start()
+    with pytest.raises(PreemptedError, match="goes on"):
+        train_alone(run, dropout=0.3, seconds=0.05)
+    stopped = committed_steps(run)[-1]
+    assert 5 <= stopped < 12 and storage.read_json(f"{run}/progress.json")["status"] == "preempted"
+    assert train_alone(run, dropout=0.3).resumed_from == stopped
+    assert losses(run) == losses(whole[0])
+
+
+def test_a_stop_file_stops_too(tmp_path):
+    run = str(tmp_path / "run")
+    storage.publish_bytes(stop_uri(run), b"")
+    with pytest.raises(PreemptedError):
+        train_alone(run)
+    assert committed_steps(run) == [1]
+
+
+def test_a_loss_that_is_no_number_leaves_the_weights_alone(tmp_path):
+    run = str(tmp_path / "run")
+    train_alone(run, nan_steps=(5, 6))
+    lines = _lines(tmp_path / "run")
+    assert [line["step"] for line in lines if line["skipped"]] == [6, 7]
+    assert lines[5]["loss"] is None and lines[7]["loss"] > 0
+    weights = load_file(f"{run}/model/model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_many_in_a_row_stop_the_run(tmp_path):
+    run, recorder = str(tmp_path / "run"), Recorded()
+    with pytest.raises(RefusedError, match="3 steps in a row"):
+        train_alone(run, nan_steps=tuple(range(5, 12)), max_nonfinite_steps=3, recorder=recorder)
+    assert recorder.statuses == ["refused"]
+    assert storage.read_json(f"{run}/progress.json")["status"] == "refused"
+
+
+def test_a_recorder_that_fails_stops_nothing_and_is_reported_once(tmp_path, capsys):
+    assert train_alone(str(tmp_path / "run"), recorder=Recorded(fails=True)).step == 12
+    assert capsys.readouterr().err.count("nobody there") == 1
+
+
+def test_pictures_are_drawn_with_the_averages_and_change_no_loss(tmp_path, whole):
+    seen, recorder = [], Recorded()
+
+    def sampler(network):
+        assert not network.training
+        seen.append(network.exit.weight.detach().clone())
+        return Image.new("RGB", (4, 4))
+
+    run = str(tmp_path / "run")
+    train_alone(run, dropout=0.3, sampler=sampler, sample_every_steps=6, recorder=recorder)
+    assert recorder.images == [("samples", 6, (4, 4)), ("samples", 12, (4, 4))]
+    assert storage.exists(f"{run}/samples/step-00000012.png")
+    assert losses(run) == losses(whole[0])
+    assert torch.equal(seen[-1], load_file(f"{run}/model/model.safetensors")["exit.weight"])
+
+
+def test_micro_batches_give_the_same_losses(tmp_path):
+    train_alone(str(tmp_path / "whole"), dtype=torch.float64)
+    train_alone(str(tmp_path / "parts"), dtype=torch.float64, micro_batch_size=3)
+    assert losses(str(tmp_path / "parts")) == pytest.approx(losses(str(tmp_path / "whole")), rel=1e-12)
+
+
+def test_a_name_belongs_to_one_model(whole, tmp_path):
+    run = str(tmp_path / "run")
+    shutil.copytree(whole[0], run)
+    with pytest.raises(InputError, match="another --name"):
+        train_alone(run, num_steps=14, config={"toy": 2})
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_starts(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        train_alone(str(tmp_path / "file" / "run"))
+
+
+def _lines(run):
+    return [json.loads(line) for line in run.joinpath("losses.jsonl").read_text().split("\n")[:-1]]
+
+
+def _wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _signal_at(run, step):
+    from pathlib import Path
+
+    _wait_for(lambda: Path(run, "losses.jsonl").exists() and len(_lines(Path(run))) >= step)
+    os.kill(os.getpid(), signal.SIGTERM)
