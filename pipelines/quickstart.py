@@ -60,7 +60,7 @@ QUICKSTART = Plan(
         decoder_guidance_scale=2.0,
         sampler="ddim",
     ),
-    evaluation=EvaluationConfig(num_queries=100),
+    evaluation=EvaluationConfig(num_queries=100, scale=()),
     model="emoji-tiny",
 )
 

@@ -94,9 +94,10 @@ def _connect(workers: int) -> None:
     """Join a Ray cluster, or start a local one with room for the workers."""
     if ray.is_initialized():
         return
-    options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
+    options: dict[str, Any] = {"logging_level": logging.WARNING}
     if "RAY_ADDRESS" not in os.environ:
-        options |= {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False}
+        # A local Ray's workers are ours: what they have to say comes back as a result, an error or progress.json.
+        options |= {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False, "log_to_driver": False}
     ray.init(**options)
 
 
