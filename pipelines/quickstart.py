@@ -22,7 +22,7 @@ from dalle2_train.export.release import Release, export_release
 from dalle2_train.generation.pipeline import GenerationConfig
 from dalle2_train.launch import TrainJob, train
 from dalle2_train.launch.embed import embed
-from dalle2_train.promotion import PromotionDecision, PromotionPolicy, promote
+from dalle2_train.promotion import PromotionDecision, promote
 from dalle2_train.recipe import load_recipe
 from dalle2_train.training.fit import FitResult
 from dalle2_train.workflow import Workflow, loss_curves
@@ -72,105 +72,134 @@ class Made:
     path: str
 
 
+@dataclass(frozen=True)
+class Parts:
+    """URIs of what training leaves behind."""
+
+    shards: str
+    clip: str
+    prior: str
+    decoder: str
+    upsampler: str
+
+
 def run(plan: Plan, folder: str) -> dict[str, Any]:
     """The whole way; returns what `folder`/result.json says."""
     flow = Workflow(folder)
-    home = flow.folder
-    tracking = f"sqlite:///{Path(home) / 'mlflow.db'}"
-    runs = storage.join(home, "runs")
-
-    def train_stage(
-        family: str, data: str, clip: str | None = None, embeddings: str | None = None
-    ) -> FitResult:
-        workers = plan.workers[family]
-        recipe = load_recipe(plan.recipes[family], plan.overrides)
-        job = TrainJob(recipe=recipe, data=data, storage=runs, name=family, clip=clip, embeddings=embeddings,
-                       tracking=tracking, experiment=plan.model)  # fmt: skip
-        return flow.stage(
-            family,
-            FitResult,
-            lambda _: train(job, workers),
-            question={"recipe": to_dict(recipe), "workers": workers},
-            workers=workers,
-            run_uri=storage.join(runs, family),
-        )
-
-    shards = flow.stage(
-        "shards",
-        IngestResult,
-        lambda _: ingest(plan.source, storage.join(home, "shards")),
-        question={"source": plan.source},
-    ).uri
-    clip = train_stage("clip", shards).model
-    embeddings = flow.stage(
-        "embeddings",
-        Made,
-        lambda _: _embed(shards, storage.join(home, "embeddings"), clip),
-        question={"clip": clip},
-    ).path
-    prior = train_stage("prior", embeddings, clip).model
-    decoder = train_stage("decoder", shards, clip, embeddings).model
-    upsampler = train_stage("upsampler", shards).model
-
-    release = flow.stage(
-        "release",
-        Release,
-        lambda _: export_release([prior, decoder, upsampler], storage.join(home, "release"), clip=clip),
-        question={"models": [prior, decoder, upsampler]},
-    )
-    report = flow.stage(
-        "evaluation",
-        Made,
-        lambda tell: _evaluate(release.path, shards, plan.evaluation, plan.sampler, tell),
-        question={
-            "model": release.digest,
-            "sampler": to_dict(plan.sampler),
-            "config": to_dict(plan.evaluation),
-        },
-    ).path
-    flow.stage(
-        "promotion",
-        PromotionDecision,
-        lambda _: promote(
-            release.path, plan.model, "champion", tracking_uri=tracking, policy=PromotionPolicy()
-        ),
-        question={"model": release.digest},
-    )
-    exported = flow.stage(
-        "export",
-        DiffusersExport,
-        lambda _: export_diffusers([release.path], storage.join(home, "diffusers")),
-        question={"model": release.digest},
-    ).path
-    pictures = flow.stage(
-        "pictures",
-        Made,
-        lambda _: Made(
-            sample_captions(release.path, shards, storage.join(home, "samples.png"), plan.sampler)
-        ),
-        question={"model": release.digest, "sampler": to_dict(plan.sampler)},
-    ).path
-
-    curves = storage.join(home, "losses.png")
-    loss_curves({family: storage.join(runs, family) for family in plan.recipes}, curves)
+    parts = train_parts(flow, plan)
+    paths = release(flow, plan, parts)
+    paths["losses"] = storage.join(flow.folder, "losses.png")
+    loss_curves({family: _run_uri(flow, family) for family in plan.recipes}, paths["losses"])
     result = {
         "stages": {
             name: {"seconds": round(record.seconds, 1), "workers": record.workers}
             for name, record in flow.records.items()
         },
         "peak_memory_gb": round(flow.peak_memory_gb, 2),
-        "judge": _report(release.path).to_json()["judge"],
-        "paths": {"samples": pictures, "losses": curves, "report": report, "release": release.path,
-                  "diffusers": exported, "tracking": tracking},
-    }  # fmt: skip
-    storage.publish_json(storage.join(home, "result.json"), result)
+        "judge": _report(paths["release"]).to_json()["judge"],
+        "paths": paths,
+    }
+    storage.publish_json(storage.join(flow.folder, "result.json"), result)
     return result
 
 
-def _report(model: str) -> EvaluationReport:
-    report = read_report(model)
-    assert report is not None, "the evaluation's stage has written it"
-    return report
+def train_parts(flow: Workflow, plan: Plan) -> Parts:
+    """Shards → CLIP → embeddings → prior, decoder, upsampler."""
+    home = flow.folder
+    shards = flow.stage(
+        "shards",
+        IngestResult,
+        lambda _: ingest(plan.source, storage.join(home, "shards")),
+        question={"source": plan.source},
+    ).uri
+    clip = _train(flow, plan, "clip", shards)
+    embeddings = flow.stage(
+        "embeddings",
+        Made,
+        lambda _: _embed(shards, storage.join(home, "embeddings"), clip),
+        question={"clip": clip},
+    ).path
+    prior = _train(flow, plan, "prior", embeddings, clip)
+    decoder = _train(flow, plan, "decoder", shards, clip, embeddings)
+    upsampler = _train(flow, plan, "upsampler", shards)
+    return Parts(shards, clip, prior, decoder, upsampler)
+
+
+def release(flow: Workflow, plan: Plan, parts: Parts) -> dict[str, str]:
+    """Parts → one folder → judged → champion → diffusers and pictures; returns where everything is."""
+    home, models = flow.folder, [parts.prior, parts.decoder, parts.upsampler]
+    released = flow.stage(
+        "release",
+        Release,
+        lambda _: export_release(models, storage.join(home, "release"), clip=parts.clip),
+        question={"models": models},
+    )
+    model, sampled = released.path, {"model": released.digest, "sampler": to_dict(plan.sampler)}
+    report = flow.stage(
+        "evaluation",
+        Made,
+        lambda tell: _evaluate(model, parts.shards, plan.evaluation, plan.sampler, tell),
+        question={**sampled, "config": to_dict(plan.evaluation)},
+    ).path
+    flow.stage(
+        "promotion",
+        PromotionDecision,
+        lambda _: promote(model, plan.model, "champion", tracking_uri=_tracking(flow)),
+        question={"model": released.digest},
+    )
+    exported = flow.stage(
+        "export",
+        DiffusersExport,
+        lambda _: export_diffusers([model], storage.join(home, "diffusers")),
+        question={"model": released.digest},
+    ).path
+    samples = flow.stage(
+        "pictures",
+        Made,
+        lambda _: Made(sample_captions(model, parts.shards, storage.join(home, "samples.png"), plan.sampler)),
+        question=sampled,
+    ).path
+    return {
+        "samples": samples,
+        "report": report,
+        "release": model,
+        "diffusers": exported,
+        "tracking": _tracking(flow),
+    }
+
+
+def _train(
+    flow: Workflow, plan: Plan, family: str, data: str, clip: str | None = None, embeddings: str | None = None
+) -> str:
+    """Train one family's recipe as a stage; returns the model's URI."""
+    workers = plan.workers[family]
+    recipe = load_recipe(plan.recipes[family], plan.overrides)
+    job = TrainJob(
+        recipe=recipe,
+        data=data,
+        storage=storage.join(flow.folder, "runs"),
+        name=family,
+        clip=clip,
+        embeddings=embeddings,
+        tracking=_tracking(flow),
+        experiment=plan.model,
+    )
+    return flow.stage(
+        family,
+        FitResult,
+        lambda _: train(job, workers),
+        question={"recipe": to_dict(recipe), "workers": workers},
+        workers=workers,
+        run_uri=_run_uri(flow, family),
+    ).model
+
+
+def _run_uri(flow: Workflow, family: str) -> str:
+    return storage.join(flow.folder, "runs", family)
+
+
+def _tracking(flow: Workflow) -> str:
+    return f"sqlite:///{Path(flow.folder) / 'mlflow.db'}"
 
 
 def _embed(shards: str, to: str, clip: str) -> Made:
@@ -183,6 +212,12 @@ def _evaluate(model: str, data: str, config: EvaluationConfig, sampler: Generati
         tell(done, total, what)
 
     return Made(evaluate_models([model], data, config, sampler, progress=progress)[0])
+
+
+def _report(model: str) -> EvaluationReport:
+    report = read_report(model)
+    assert report is not None, "the evaluation's stage has written it"
+    return report
 
 
 def summary(result: dict[str, Any]) -> str:

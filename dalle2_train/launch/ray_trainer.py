@@ -97,7 +97,11 @@ def _connect(workers: int) -> None:
     options: dict[str, Any] = {"logging_level": logging.WARNING}
     if "RAY_ADDRESS" not in os.environ:
         # A local Ray's workers are ours: what they have to say comes back as a result, an error or progress.json.
-        options |= {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False, "log_to_driver": False}
+        options |= {
+            "num_cpus": max(workers, os.cpu_count() or 1),
+            "include_dashboard": False,
+            "log_to_driver": False,
+        }
     ray.init(**options)
 
 

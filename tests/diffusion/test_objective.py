@@ -167,6 +167,20 @@ def test_embeddings_have_losses_too(cosine: NoiseSchedule, generator: torch.Gene
     np.testing.assert_allclose(loss, 4.0, rtol=1e-5)
 
 
+def test_max_weight_caps_the_weight_on_the_predictions_own_error(
+    schedule: NoiseSchedule, generator: torch.Generator
+) -> None:
+    x_0 = draw_images(generator)
+    eps, error = randn_like(x_0, generator), randn_like(x_0, generator)
+    config = ObjectiveConfig("sample", "v", max_weight=5.0)
+    x_t = add_noise(schedule, x_0, T, eps)
+    loss = denoising_loss(schedule, config, x_0 + error, x_0, x_t, T, eps)
+    a = schedule.alphas_cumprod[T].numpy()
+    np.testing.assert_allclose(loss, np.minimum(a / (1 - a) + 1, 5.0) * numpy_mse(error), rtol=1e-9)
+
+
 def test_a_bad_number_is_named() -> None:
+    with pytest.raises(InputError, match="max_weight -1"):
+        ObjectiveConfig(max_weight=-1.0)
     with pytest.raises(InputError, match="min_snr_gamma 0"):
         ObjectiveConfig(min_snr_gamma=0)
