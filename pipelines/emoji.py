@@ -17,6 +17,7 @@ EMOJI = Plan(
         prior_guidance_scale=1.0,
         decoder_guidance_scale=2.0,
         sampler="ddim",
+        eta=1.0,
     ),
     evaluation=EvaluationConfig(),
     model="emoji-small",

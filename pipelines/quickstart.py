@@ -59,6 +59,7 @@ QUICKSTART = Plan(
         prior_guidance_scale=1.0,
         decoder_guidance_scale=2.0,
         sampler="ddim",
+        eta=1.0,
     ),
     evaluation=EvaluationConfig(num_queries=100, scale=()),
     model="emoji-tiny",

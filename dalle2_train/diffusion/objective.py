@@ -32,14 +32,19 @@ class ObjectiveConfig:
     """Whether the prediction has as many channels again for the variance, trained by L_hybrid of Improved DDPM."""
     vlb_weight: float = 0.001
     """Weight of the variational bound, which is the sum over all timesteps in bits per dimension."""
+    variance_range_weight: float = 0.0
+    """Weight of the mean square by which the variance's prediction leaves [-1, 1], where it interpolates between the
+    posterior's variance and beta. While x_0 is still predicted badly the bound asks for more than beta, without end:
+    a short training needs this, a long one comes back by itself."""
 
     def __post_init__(self) -> None:
         if self.min_snr_gamma <= 0:
             raise InputError(f"objective.min_snr_gamma {self.min_snr_gamma} must be positive")
         if self.max_weight is not None and self.max_weight <= 0:
             raise InputError(f"objective.max_weight {self.max_weight} must be positive, or null for no cap")
-        if self.vlb_weight < 0:
-            raise InputError(f"objective.vlb_weight {self.vlb_weight} must not be negative")
+        for name in ("vlb_weight", "variance_range_weight"):
+            if getattr(self, name) < 0:
+                raise InputError(f"objective.{name} {getattr(self, name)} must not be negative")
 
 
 def denoising_loss(
@@ -67,7 +72,8 @@ def denoising_loss(
         return loss
     predicted_x_0 = to_x_0(schedule, x_t, t, prediction.detach(), config.prediction_type)
     vlb = vlb_term(schedule, x_0, x_t, t, predicted_x_0, fraction)
-    return loss + config.vlb_weight * schedule.num_steps * vlb
+    excess = (fraction.abs() - 1).clamp(min=0).square().flatten(1).mean(dim=1)  # (B,)
+    return loss + config.vlb_weight * schedule.num_steps * vlb + config.variance_range_weight * excess
 
 
 def weights(schedule: NoiseSchedule, config: ObjectiveConfig) -> Tensor:

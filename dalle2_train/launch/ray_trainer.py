@@ -40,7 +40,7 @@ def train_on_ray(job: TrainJob, workers: int, run: Run | None = None) -> FitResu
     Uses the Ray that this process is connected to, or RAY_ADDRESS, or a local one of its own.
     `run` is what each rank does, by default `launch.worker.run`. Raises what it raises by design.
     """
-    _connect(workers)
+    is_ours = _connect(workers)
     if run is None:
         from dalle2_train.launch.worker import run
     job = replace(job, storage=storage.absolute(job.storage), data=storage.absolute(job.data),
@@ -58,8 +58,12 @@ def train_on_ray(job: TrainJob, workers: int, run: Run | None = None) -> FitResu
             **_ray_storage(job.run_uri),
         ),
     )
-    with _stop_on_sigterm(job.run_uri):
-        result = trainer.fit()
+    try:
+        with _stop_on_sigterm(job.run_uri):
+            result = trainer.fit()
+    finally:
+        if is_ours:  # an idle Ray on the same machine slows down whatever comes after
+            ray.shutdown()
     if result.error is not None:
         raise result.error
     outcome = result.return_value
@@ -90,10 +94,10 @@ def _rank(config: dict[str, Any]) -> FitResult | Ended:
     return result
 
 
-def _connect(workers: int) -> None:
-    """Join a Ray cluster, or start a local one with room for the workers."""
+def _connect(workers: int) -> bool:
+    """Join a Ray cluster, or start a local one with room for the workers. Was it started here, for this training?"""
     if ray.is_initialized():
-        return
+        return False
     options: dict[str, Any] = {"logging_level": logging.WARNING}
     if "RAY_ADDRESS" not in os.environ:
         # A local Ray's workers are ours: what they have to say comes back as a result, an error or progress.json.
@@ -103,6 +107,7 @@ def _connect(workers: int) -> None:
             "log_to_driver": False,
         }
     ray.init(**options)
+    return "RAY_ADDRESS" not in os.environ
 
 
 def _next_attempt(run_uri: str) -> int:

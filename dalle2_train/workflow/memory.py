@@ -13,7 +13,7 @@ class PeakMemory:
     Pages that several processes share count once (PSS) where the system tells, so Ray's store is not counted twice.
     """
 
-    def __init__(self, interval: float = 2.0) -> None:
+    def __init__(self, interval: float = 4.0) -> None:
         self.gigabytes = 0.0
         self._interval = interval
         self._done = threading.Event()

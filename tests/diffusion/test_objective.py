@@ -179,6 +179,24 @@ def test_max_weight_caps_the_weight_on_the_predictions_own_error(
     np.testing.assert_allclose(loss, np.minimum(a / (1 - a) + 1, 5.0) * numpy_mse(error), rtol=1e-9)
 
 
+def test_leaving_the_variances_range_costs_its_square(
+    cosine: NoiseSchedule, generator: torch.Generator
+) -> None:
+    x_0 = draw_images(generator)
+    eps, fraction = randn_like(x_0, generator), 2 * randn_like(x_0, generator)
+    x_t = add_noise(cosine, x_0, T, eps)
+    prediction = torch.cat([eps, fraction], dim=1)
+    free, kept = (
+        denoising_loss(cosine, config, prediction, x_0, x_t, T, eps)
+        for config in (
+            ObjectiveConfig(learned_variance=True),
+            ObjectiveConfig(learned_variance=True, variance_range_weight=0.5),
+        )
+    )
+    outside = np.maximum(np.abs(fraction.numpy()) - 1, 0) ** 2
+    np.testing.assert_allclose(kept - free, 0.5 * outside.reshape(len(T), -1).mean(axis=1), rtol=1e-6)
+
+
 def test_a_bad_number_is_named() -> None:
     with pytest.raises(InputError, match="max_weight -1"):
         ObjectiveConfig(max_weight=-1.0)

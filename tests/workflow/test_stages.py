@@ -53,7 +53,7 @@ def test_peak_memory_sees_a_child_process(tmp_path):
         child = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
-        time.sleep(2.5)
+        time.sleep(4.5)
         child.kill()
         child.communicate()
         return Made("x")
