@@ -120,7 +120,7 @@ def train_parts(flow: Workflow, plan: Plan) -> Parts:
         lambda _: _embed(shards, storage.join(home, "embeddings"), clip),
         question={"clip": clip},
     ).path
-    prior = _train(flow, plan, "prior", embeddings, clip)
+    prior = _train(flow, plan, "prior", shards, clip, embeddings)
     decoder = _train(flow, plan, "decoder", shards, clip, embeddings)
     upsampler = _train(flow, plan, "upsampler", shards)
     return Parts(shards, clip, prior, decoder, upsampler)
