@@ -1,6 +1,6 @@
 """From an empty folder to a picture: emoji → CLIP → prior → decoder → upsampler → judged, promoted, exported.
 
-`make quickstart` runs it on two cores in about a quarter of an hour. Interrupted, it goes on where it was when run
+`make quickstart` runs it on two cores in about twenty minutes. Interrupted, it goes on where it was when run
 again; finished, it only says again what it made.
 """
 
