@@ -62,7 +62,7 @@ def train_on_ray(job: TrainJob, workers: int, run: Run | None = None) -> FitResu
         with _stop_on_sigterm(job.run_uri):
             result = trainer.fit()
     finally:
-        if is_ours:  # an idle Ray on the same machine slows down whatever comes after
+        if is_ours:  # nothing after it needs its processes or its memory
             ray.shutdown()
     if result.error is not None:
         raise result.error
