@@ -1,7 +1,7 @@
 """One mesh, (replicate, shard), covers a single rank, DDP, FSDP and HSDP: sizes (1, 1), (N, 1), (1, N) and (R, S)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -57,16 +57,14 @@ def shard_model(
     if mesh.size() == 1:
         return
     mesh = mesh if mesh.size(0) > 1 else mesh["shard"]
-    policy = MixedPrecisionPolicy()
-    if dtype is not None:
-        policy = MixedPrecisionPolicy(
-            param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32
-        )
+    # Between blocks the activations stay in `dtype`: the layers around them have their weights in it too.
+    inside = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None)
+    outside = replace(inside, output_dtype=torch.float32 if dtype else None)
     frozen = {parameter for parameter in network.parameters() if not parameter.requires_grad}
-    options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "ignored_params": frozen}
+    options: dict[str, Any] = {"mesh": mesh, "ignored_params": frozen}
     for block in blocks:
-        fully_shard(block, **options)
-    fully_shard(network, **options)
+        fully_shard(block, mp_policy=inside, **options)
+    fully_shard(network, mp_policy=outside, **options)
 
 
 def set_gradient_sync(network: nn.Module, is_last: bool) -> None:
