@@ -11,3 +11,17 @@ class RefusedError(RuntimeError):
 
 class PreemptedError(RuntimeError):
     """The work stopped at a safe point because it was told to; the same command goes on (exit code 75)."""
+
+
+EXIT_CODES: dict[type[BaseException], int] = {
+    InputError: 2,
+    RefusedError: 3,
+    PreemptedError: 75,
+    KeyboardInterrupt: 130,
+}
+INTERRUPTED = "interrupted; the same command goes on from the last whole checkpoint"
+
+
+def exit_code(error: BaseException) -> int:
+    """Of a program that ends with one of the errors above."""
+    return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))

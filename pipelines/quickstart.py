@@ -15,7 +15,7 @@ from typing import Any
 from dalle2_train import storage
 from dalle2_train.config import build, to_dict
 from dalle2_train.data.ingest import IngestResult, ingest
-from dalle2_train.errors import InputError, PreemptedError, RefusedError
+from dalle2_train.errors import EXIT_CODES, INTERRUPTED, exit_code
 from dalle2_train.evaluation import EvaluationConfig, EvaluationReport, read_report, table
 from dalle2_train.export.diffusers_folder import DiffusersExport, export_diffusers
 from dalle2_train.export.release import Release, export_release
@@ -110,14 +110,14 @@ def train_parts(flow: Workflow, plan: Plan) -> Parts:
     shards = flow.stage(
         "shards",
         IngestResult,
-        lambda _: ingest(plan.source, storage.join(home, "shards")),
+        lambda tell: ingest(plan.source, storage.join(home, "shards"), tell),
         question={"source": plan.source},
     ).uri
     clip = _train(flow, plan, "clip", shards)
     embeddings = flow.stage(
         "embeddings",
         Made,
-        lambda _: _embed(shards, storage.join(home, "embeddings"), clip),
+        lambda tell: _embed(shards, storage.join(home, "embeddings"), clip, tell),
         question={"clip": clip},
     ).path
     prior = _train(flow, plan, "prior", shards, clip, embeddings)
@@ -203,8 +203,8 @@ def _tracking(flow: Workflow) -> str:
     return f"sqlite:///{Path(flow.folder) / 'mlflow.db'}"
 
 
-def _embed(shards: str, to: str, clip: str) -> Made:
-    embed(shards, to, clip)
+def _embed(shards: str, to: str, clip: str, tell: Tell) -> Made:
+    embed(shards, to, clip, progress=tell)
     return Made(to)
 
 
@@ -249,9 +249,9 @@ def main(plan: Plan, folder: str, argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         result = run(build(Plan, {**to_dict(plan), "overrides": args.set}, "plan"), args.folder)
-    except (InputError, RefusedError, PreemptedError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return {InputError: 2, RefusedError: 3, PreemptedError: 75}[type(error)]
+    except tuple(EXIT_CODES) as error:
+        print(str(error) or INTERRUPTED, file=sys.stderr)
+        return exit_code(error)
     print(summary(result))
     if args.json:
         print(json.dumps(result))

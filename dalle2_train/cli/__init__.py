@@ -12,13 +12,11 @@ from collections.abc import Sequence
 
 from dalle2_train.cli import datasets, models, setup, training
 from dalle2_train.cli.manners import Outcome
-from dalle2_train.errors import InputError, PreemptedError, RefusedError
-
-EXIT_CODES: dict[type[Exception], int] = {InputError: 2, RefusedError: 3, PreemptedError: 75}
+from dalle2_train.errors import EXIT_CODES, INTERRUPTED, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns its exit code: 0 done, 1 our fault, 2 wrong input, 3 refused, 75 run it again."""
+    """Run one command. Returns its exit code: 0 done, 1 our fault, 2 wrong input, 3 refused, 75 or 130 run it again."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
@@ -26,14 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         outcome: Outcome = args.run(args)
     except tuple(EXIT_CODES) as error:
-        print(f"dalle2-train: {error}", file=sys.stderr)
-        return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
-    except KeyboardInterrupt:
-        print(
-            "dalle2-train: interrupted; the same command goes on from the last whole checkpoint",
-            file=sys.stderr,
-        )
-        return 130
+        print(f"dalle2-train: {str(error) or INTERRUPTED}", file=sys.stderr)
+        return exit_code(error)
     except Exception:
         traceback.print_exc()
         print("dalle2-train: this is a fault of ours; please report it with the lines above", file=sys.stderr)

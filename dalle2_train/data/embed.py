@@ -6,7 +6,6 @@ Which CLIP embeds is the caller's: this room is handed `encode`. B batch, L text
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable, Iterator
 from functools import reduce
 from pathlib import Path
@@ -23,6 +22,7 @@ from dalle2_train.data import manifest as manifests
 from dalle2_train.data.decode import decode_image
 from dalle2_train.data.embedded import IMAGE_EMBED, TEXT_EMBED, TEXT_ENCODINGS, TEXT_MASK
 from dalle2_train.data.manifest import EmbeddingInfo, Shard, ShardManifest
+from dalle2_train.data.progress import Progress, on_stderr
 from dalle2_train.data.reader import Place, RawSample, Reader
 from dalle2_train.data.samples import caption, image_bytes
 from dalle2_train.errors import InputError
@@ -70,11 +70,14 @@ def embed_shards(
     image_size: int,
     text_encodings: bool = True,
     batch_size: int = 64,
+    progress: Progress | None = None,
 ) -> ShardManifest:
     """Embeds the set `source` into the folder `to`, one shard after another; run again, it goes on where it was.
 
+    progress: hears of the shards done; by default stderr does.
     A damaged sample, or a folder that holds something else: InputError.
     """
+    progress = progress or on_stderr("embed", "shards")
     manifest = manifests.load_or_index(source)
     if storage.absolute(source) == storage.absolute(to):
         raise InputError(f"{to}: embeddings go to a folder of their own; give another one than the shards'")
@@ -89,7 +92,7 @@ def embed_shards(
             encoded = _encode_shard(Reader(source, manifest), number, encode, image_size, batch_size)
             part = _publish(to, shard, key, encoded, text_encodings)
         parts.append(part)
-        print(f"embed: shard {number + 1} of {len(manifest.shards)}", file=sys.stderr)
+        progress(number + 1, len(manifest.shards))
     return _finish(to, manifest, parts, clip_uri, clip_fingerprint, text_encodings)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dalle2_train import storage
 from dalle2_train.data import emoji_source, folder_source
 from dalle2_train.data.manifest import ShardManifest
+from dalle2_train.data.progress import Progress
 from dalle2_train.data.writer import finished, write_shards
 from dalle2_train.errors import InputError
 
@@ -22,33 +23,36 @@ class IngestResult:
     skipped: bool
 
 
-def ingest(source: str, to: str) -> IngestResult:
-    """Makes shards of `source` in the folder `to`. An unknown source or broken input: InputError, nothing written."""
+def ingest(source: str, to: str, progress: Progress | None = None) -> IngestResult:
+    """Makes shards of `source` in the folder `to`. An unknown source or broken input: InputError, nothing written.
+
+    progress: hears of the samples done; by default stderr does.
+    """
     if source in ("emoji", "emoji:quick"):
-        return ingest_emoji(to, variant=source)
+        return ingest_emoji(to, variant=source, progress=progress)
     kind, _, path = source.partition(":")
     if kind == "folder" and path:
-        return ingest_folder(path, to)
+        return ingest_folder(path, to, progress=progress)
     raise InputError(f"source {source!r} is not known; give emoji, emoji:quick or folder:PATH")
 
 
-def ingest_emoji(to: str, *, variant: str = "emoji") -> IngestResult:
+def ingest_emoji(to: str, *, variant: str = "emoji", progress: Progress | None = None) -> IngestResult:
     """The emoji set; `variant` is "emoji" (7,906 pictures) or "emoji:quick"."""
     identity = emoji_source.source(variant)
     if (found := finished(to, identity)) is not None:
         return _result(to, found, skipped=True)
     storage.check_writable(to)
-    return _result(to, write_shards(emoji_source.records(variant), to, identity))
+    return _result(to, write_shards(emoji_source.records(variant), to, identity, progress=progress))
 
 
-def ingest_folder(path: str, to: str) -> IngestResult:
+def ingest_folder(path: str, to: str, *, progress: Progress | None = None) -> IngestResult:
     """The pictures and captions of a folder; see `folder_source`."""
     pairs = folder_source.pairs(path)
     identity = folder_source.source(pairs)
     if (found := finished(to, identity)) is not None:
         return _result(to, found, skipped=True)
     storage.check_writable(to)
-    return _result(to, write_shards(folder_source.records(pairs), to, identity))
+    return _result(to, write_shards(folder_source.records(pairs), to, identity, progress=progress))
 
 
 def _result(to: str, manifest: ShardManifest, skipped: bool = False) -> IngestResult:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,6 +16,7 @@ from webdataset.writer import TarWriter
 from dalle2_train import storage
 from dalle2_train.data import manifest as manifests
 from dalle2_train.data.manifest import Shard, ShardManifest
+from dalle2_train.data.progress import Progress, on_stderr
 from dalle2_train.errors import InputError
 
 _UNDER_WAY = "_ingest.json"
@@ -54,13 +53,23 @@ def finished(to: str, source: dict[str, Any]) -> ShardManifest | None:
 
 
 def write_shards(
-    records: Iterable[Record], to: str, source: dict[str, Any], *, samples_per_shard: int = 1000
+    records: Iterable[Record],
+    to: str,
+    source: dict[str, Any],
+    *,
+    samples_per_shard: int = 1000,
+    progress: Progress | None = None,
 ) -> ShardManifest:
-    """Writes `records` to the folder `to`. An error in the midst of them leaves nothing there."""
+    """Writes `records` to the folder `to`. An error in the midst of them leaves nothing there.
+
+    progress: hears of the samples done; by default stderr does.
+    """
     assert 0 < samples_per_shard <= 10_000, "a key has four digits for the index"
     place = storage.local_path(to)
     with storage.local_staging(place.parent if place else None) as folder:
-        shards = tuple(_stage(iter(records), folder, samples_per_shard))
+        shards = tuple(
+            _stage(iter(records), folder, samples_per_shard, progress or on_stderr("ingest", "samples"))
+        )
         storage.publish_json(storage.join(to, _UNDER_WAY), source)
         for file in sorted(folder.iterdir()):
             storage.publish_file(file, storage.join(to, file.name))
@@ -70,12 +79,14 @@ def write_shards(
     return manifest
 
 
-def _stage(records: Iterator[Record], folder: Path, samples_per_shard: int) -> Iterator[Shard]:
-    started, done = time.monotonic(), 0
+def _stage(
+    records: Iterator[Record], folder: Path, samples_per_shard: int, progress: Progress
+) -> Iterator[Shard]:
+    done = 0
     while chunk := list(islice(records, samples_per_shard)):
         done += len(chunk)
         yield stage_shard(chunk, folder, number=(done - 1) // samples_per_shard)
-        print(f"ingest: {done} samples, {time.monotonic() - started:.0f} s", file=sys.stderr)
+        progress(done, None)
 
 
 def stage_shard(records: list[Record], folder: Path, number: int) -> Shard:

@@ -4,16 +4,23 @@ from torch import Tensor
 
 from dalle2_train.data.embed import Embedded, Encode, embed_shards
 from dalle2_train.data.manifest import ShardManifest
+from dalle2_train.data.progress import Progress
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
 
 
 def embed(
-    source: str, to: str, clip: str, *, text_encodings: bool = True, batch_size: int = 64
+    source: str,
+    to: str,
+    clip: str,
+    *,
+    text_encodings: bool = True,
+    batch_size: int = 64,
+    progress: Progress | None = None,
 ) -> ShardManifest:
     """Write the embeddings by the CLIP at `clip` of the shards at `source` to the folder `to`; it is resumable.
 
-    Errors: InputError as `load_clip` and `embed_shards`.
+    progress: as in `embed_shards`. Errors: InputError as `load_clip` and `embed_shards`.
     """
     encoder = load_clip(clip)
     return embed_shards(
@@ -25,6 +32,7 @@ def embed(
         image_size=encoder.image_size,
         text_encodings=text_encodings,
         batch_size=batch_size,
+        progress=progress,
     )
 
 

@@ -1,11 +1,10 @@
 """A training on Ray Train's workers: Ray starts, watches and restarts them; what is committed is ours to say."""
 
-import contextlib
 import logging
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from dalle2_train.checkpoints.layout import stop_uri
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.training.fit import FitResult
+from dalle2_train.training.signals import asking_on_signals
 from dalle2_train.training.strategy import MeshStrategy
 
 Run = Callable[[Any, MeshStrategy], FitResult]
@@ -59,8 +59,9 @@ def train_on_ray(job: TrainJob, workers: int, run: Run | None = None) -> FitResu
         ),
     )
     try:
-        with _stop_on_sigterm(job.run_uri):
-            result = trainer.fit()
+        # Through storage, which the workers of another machine see too.
+        with asking_on_signals(lambda: storage.publish_bytes(stop_uri(job.run_uri), b"")):
+            result = _fit(trainer)
     finally:
         if is_ours:  # nothing after it needs its processes or its memory
             ray.shutdown()
@@ -105,6 +106,7 @@ def _connect(workers: int) -> bool:
             "num_cpus": max(workers, os.cpu_count() or 1),
             "include_dashboard": False,
             "log_to_driver": False,
+            "logging_level": logging.ERROR,
         }
     ray.init(**options)
     return "RAY_ADDRESS" not in os.environ
@@ -129,18 +131,15 @@ def _ray_storage(run_uri: str) -> dict[str, Any]:
     return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}
 
 
-@contextlib.contextmanager
-def _stop_on_sigterm(run_uri: str) -> Iterator[None]:
-    """SIGTERM to the driver asks the workers, through storage, for a last checkpoint."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _fit(trainer: TorchTrainer) -> ray.train.Result:
+    """`trainer.fit()` in a thread: in the main one Ray would take Ctrl-C for itself, and keep it ever after."""
+    future: Future[ray.train.Result] = Future()
 
-    def ask(signum: int, frame: Any) -> None:
-        storage.publish_bytes(stop_uri(run_uri), b"")
+    def work() -> None:
+        try:
+            future.set_result(trainer.fit())
+        except BaseException as error:
+            future.set_exception(error)
 
-    earlier = signal.signal(signal.SIGTERM, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
+    threading.Thread(target=work, name="ray-train", daemon=True).start()
+    return future.result()

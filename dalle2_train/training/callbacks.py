@@ -1,12 +1,9 @@
 """What happens after a step: records, pictures, checkpoints, and the decision to stop. Each is one callback."""
 
 import io
-import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,6 +19,7 @@ from dalle2_train.errors import RefusedError
 from dalle2_train.training.base import StepOutcome, UnclipModule
 from dalle2_train.training.protocols import Recorder, Sampler
 from dalle2_train.training.records import LossRecord, Progress, report_once
+from dalle2_train.training.signals import ask_on_signals
 
 
 class Records(pl.Callback):
@@ -145,7 +143,7 @@ class Checkpoints(pl.Callback):
 
 
 class Stopping(pl.Callback):
-    """Stops all ranks together: when told to (SIGTERM, a stop file), or when the loss has been no number for long."""
+    """Stops all ranks together: when told to (a signal, a stop file), or when the loss has been no number for long."""
 
     def __init__(self, run_uri: str) -> None:
         self.stop_uri = stop_uri(run_uri)
@@ -153,12 +151,10 @@ class Stopping(pl.Callback):
         self._signalled = False
         self._last_look = -float("inf")
         self._look_every = 1.0 if storage.local_path(run_uri) is not None else 10.0
-        self._earlier_handler: Any = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        # Only now: Lightning has put its own handler there, and puts back what it found when it is done.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_signal)
+        # Only now: Lightning has put its own handlers there, and puts back what it found when it is done.
+        ask_on_signals(self._on_signal)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         pl_module.stop_requested = self._signalled or self._is_asked()
@@ -176,7 +172,7 @@ class Stopping(pl.Callback):
         if outcome.stop:
             trainer.should_stop = True
 
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+    def _on_signal(self) -> None:
         self._signalled = True
 
     def _is_asked(self) -> bool:

@@ -176,7 +176,10 @@ def _run_lightning(
         )
         # Lightning broadcasts before each step whether a signal came; ours travels in the step's own all-reduce.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
-        trainer.fit(module, train_dataloaders=stream)
+        try:
+            trainer.fit(module, train_dataloaders=stream)
+        except SystemExit as exit_:
+            raise KeyboardInterrupt from exit_  # what Lightning makes of a second Ctrl-C
 
 
 @contextlib.contextmanager

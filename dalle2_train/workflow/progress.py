@@ -19,7 +19,8 @@ class Status:
     """How far something is."""
 
     done: int
-    total: int
+    total: int | None
+    """None: not known beforehand."""
     loss: float | None = None
     seconds_left: float | None = None
     what: str = ""
@@ -28,7 +29,7 @@ class Status:
 class Tell(Protocol):
     """How a stage's work says how far it is."""
 
-    def __call__(self, done: int, total: int, what: str = "") -> None: ...
+    def __call__(self, done: int, total: int | None, what: str = "") -> None: ...
 
 
 Watch = Callable[[], Status | None]
@@ -77,7 +78,7 @@ class Line:
             self._last = now
             self._write(describe(status, now - self._started), last=False)
 
-    def tell(self, done: int, total: int, what: str = "") -> None:
+    def tell(self, done: int, total: int | None, what: str = "") -> None:
         """`show` in plain numbers; the time left is only known where all is one count."""
         self.show(Status(done, total, what=what))
 
@@ -96,10 +97,11 @@ def describe(status: Status | None, elapsed: float) -> str:
     """'  312/800   39 %  loss 0.412  1:12 left'; without a status, how long it has been going."""
     if status is None:
         return f"… {clock(elapsed)}"
-    left = status.seconds_left
+    parts, left = [status.what] if status.what else [], status.seconds_left
+    if status.total is None:
+        return "  ".join([*parts, f"{status.done:>6}", clock(elapsed)])
     if left is None and status.done and not status.what:
         left = elapsed / status.done * (status.total - status.done)
-    parts = [status.what] if status.what else []
     parts += [f"{status.done:>6}/{status.total}", f"{100 * status.done // max(status.total, 1):>3} %"]
     parts += [] if status.loss is None else [f"loss {status.loss:.4f}"]
     parts += [] if left is None else [f"{clock(left)} left"]

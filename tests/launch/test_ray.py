@@ -57,12 +57,16 @@ def test_what_would_only_happen_again_is_not_tried_again(make_job):
         train(job, workers=2)
 
 
-def test_sigterm_to_the_driver_ends_with_a_checkpoint(make_job):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_driver_ends_with_a_checkpoint(make_job, number):
+    before = signal.getsignal(number)
     job = make_job("run", "training.num_steps=100000", "training.sample_every_steps=0")
-    threading.Thread(target=_ask_to_stop, args=(Path(job.run_uri),), daemon=True).start()
+    threading.Thread(target=_ask_to_stop, args=(Path(job.run_uri), number), daemon=True).start()
     with pytest.raises(PreemptedError, match="goes on"):
         train(job, workers=2)
     assert committed_steps(job.run_uri) and storage.exists(stop_uri(job.run_uri))
+    # Ray keeps nothing of it: a Ctrl-C after the training is this program's own again.
+    assert signal.getsignal(number) is before
 
 
 def _kill_a_worker(run: Path, step: int, killed: list[int]) -> None:
@@ -74,9 +78,9 @@ def _kill_a_worker(run: Path, step: int, killed: list[int]) -> None:
     killed.append(workers[0].pid)
 
 
-def _ask_to_stop(run: Path) -> None:
+def _ask_to_stop(run: Path, number: int) -> None:
     _wait_for_step(run, 3)
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), number)
 
 
 def _wait_for_step(run: Path, step: int) -> None:

@@ -1,4 +1,4 @@
-"""One rank that trains all four families for a few steps in float64: RUNS RANK WORLD_SIZE STORE."""
+"""One rank that trains all four families for a few steps, weights in float64: RUNS RANK WORLD_SIZE STORE PRECISION."""
 
 import sys
 from collections.abc import Callable
@@ -93,8 +93,8 @@ FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
 }
 
 
-def train_all(runs: Path, strategy_of: Callable[[], MeshStrategy]) -> None:
-    training = TrainingConfig(NUM_STEPS, GLOBAL_BATCH, seed=5, precision="fp32", log_every_steps=1)
+def train_all(runs: Path, strategy_of: Callable[[], MeshStrategy], precision: Any = "fp32") -> None:
+    training = TrainingConfig(NUM_STEPS, GLOBAL_BATCH, seed=5, precision=precision, log_every_steps=1)
     settings = (training, OptimizerConfig(learning_rate=1e-2, weight_decay=0.1))
     for name, build in FAMILIES.items():
         torch.manual_seed(0)
@@ -118,11 +118,12 @@ def train_alone(runs: Path) -> None:
 
 
 def main() -> None:
-    runs, rank, world_size, store = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    runs, rank, world_size, store, precision = sys.argv[1:]
+    rank, world_size = int(rank), int(world_size)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(store, world_size), rank=rank, world_size=world_size)
     place = {"local_rank": rank, "local_world_size": world_size}
-    train_all(runs, lambda: MeshStrategy(ParallelConfig(), torch.device("cpu"), **place))
+    train_all(Path(runs), lambda: MeshStrategy(ParallelConfig(), torch.device("cpu"), **place), precision)
     dist.destroy_process_group()
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,15 +105,27 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_so(whole, tmp_path, capsys
     assert "step-00000012 is not whole" in capsys.readouterr().err
 
 
-def test_sigterm_writes_a_checkpoint_and_the_same_command_goes_on(whole, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(whole, tmp_path, number):
     run = str(tmp_path / "run")
-    threading.Timer(0.0, _signal_at, (run, 5)).start()
+    before = signal.getsignal(number)
+    threading.Timer(0.0, _signal_at, (run, 5, number)).start()
     with pytest.raises(PreemptedError, match="goes on"):
         train_alone(run, dropout=0.3, seconds=0.05)
     stopped = committed_steps(run)[-1]
     assert 5 <= stopped < 12 and storage.read_json(f"{run}/progress.json")["status"] == "preempted"
+    assert signal.getsignal(number) is before
     assert train_alone(run, dropout=0.3).resumed_from == stopped
     assert losses(run) == losses(whole[0])
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    run = str(tmp_path / "run")
+    before = signal.getsignal(signal.SIGINT)
+    threading.Timer(0.0, _signal_at, (run, 5, signal.SIGINT, 2)).start()
+    with pytest.raises(KeyboardInterrupt):
+        train_alone(run, seconds=0.5)
+    assert signal.getsignal(signal.SIGINT) is before and committed_steps(run) in ([], [4])
 
 
 def test_a_stop_file_stops_too(tmp_path):
@@ -192,8 +205,8 @@ def _wait_for(condition, seconds=120):
         time.sleep(0.01)
 
 
-def _signal_at(run, step):
-    from pathlib import Path
-
+def _signal_at(run, step, number, times=1):
     _wait_for(lambda: Path(run, "losses.jsonl").exists() and len(_lines(Path(run))) >= step)
-    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(times):
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
