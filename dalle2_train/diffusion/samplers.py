@@ -5,12 +5,13 @@ B batch, C channels; x any shape (B, C, …), T training timesteps.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dalle2_train.diffusion.prediction import PredictionType, to_x_0
+from dalle2_train.diffusion.prediction import PredictionType, to_eps, to_x_0
 from dalle2_train.diffusion.schedule import NoiseSchedule
 from dalle2_train.diffusion.variance import interpolate_log_variance
 from dalle2_train.errors import InputError
@@ -25,8 +26,9 @@ MIN_VARIANCE = 1e-20
 class SamplerConfig:
     """How a sample is drawn."""
 
-    name: Literal["ddpm", "ddim"] = "ddpm"
-    """ddpm: ancestral, over strided timesteps, equal to diffusers' UnCLIPScheduler. ddim: Song et al. 2021."""
+    name: Literal["ddpm", "ddim", "dpm_solver"] = "ddpm"
+    """ddpm: ancestral, over strided timesteps, equal to diffusers' UnCLIPScheduler. ddim: Song et al. 2021.
+    dpm_solver: DPM-Solver++(2M) of Lu et al. 2022, deterministic."""
     num_steps: int = 25
     """Number of steps, each one call of the network (two with guidance)."""
     eta: float = 0.0
@@ -35,6 +37,9 @@ class SamplerConfig:
     """ddpm's variance: the posterior's, or the one the network has learned."""
     clip_sample_range: float | None = 1.0
     """Every predicted x_0 is clamped to ± this; null: not at all."""
+    threshold_quantile: float | None = None
+    """Dynamic thresholding (Saharia et al. 2022): where this share of a sample's |x_0| exceeds the clip range, x_0 is
+    clamped there instead and scaled back into the range; 0.995 in the paper. null: static clamping."""
     prediction_type: PredictionType = "epsilon"
     """What the network predicts."""
 
@@ -43,12 +48,21 @@ class SamplerConfig:
             raise InputError(f"sampler num_steps {self.num_steps} must be at least 1")
         if self.eta < 0:
             raise InputError(f"sampler eta {self.eta} must not be negative")
-        if self.name == "ddim" and self.variance == "learned_range":
-            raise InputError("sampler ddim has no use for variance learned_range: its noise is eta's")
-        if self.name == "ddpm" and self.eta != 0:
-            raise InputError(f"sampler ddpm has no use for eta {self.eta}: leave it 0, or use ddim")
+        if self.name != "ddpm" and self.variance == "learned_range":
+            raise InputError(f"sampler {self.name} has no use for variance learned_range: use ddpm")
+        if self.name != "ddim" and self.eta != 0:
+            raise InputError(f"sampler {self.name} has no use for eta {self.eta}: leave it 0, or use ddim")
         if self.clip_sample_range is not None and self.clip_sample_range <= 0:
             raise InputError(f"sampler clip_sample_range {self.clip_sample_range} must be positive, or null")
+        if self.threshold_quantile is not None:
+            if self.clip_sample_range is None:
+                raise InputError(
+                    "sampler threshold_quantile scales into clip_sample_range, which is null: set it"
+                )
+            if not 0 < self.threshold_quantile <= 1:
+                raise InputError(
+                    f"sampler threshold_quantile {self.threshold_quantile} must be in (0, 1], or null"
+                )
 
 
 class Step(NamedTuple):
@@ -89,16 +103,19 @@ def sample(
     x_t = x_T
     schedule = schedule.computed_in(torch.promote_types(x_T.dtype, torch.float32))
     steps = list_steps(schedule, config)
+    earlier: tuple[Step, Tensor] | None = None
     for i, step in enumerate(steps):
         t = torch.full((len(x_t),), step.t, device=x_t.device)  # (B,)
         prediction, fraction = split_variance(denoise(x_t, t), x_t.shape[1], config)
         x_0 = to_x_0(schedule, x_t, t, prediction, config.prediction_type)
-        if config.clip_sample_range is not None:
-            x_0 = x_0.clamp(-config.clip_sample_range, config.clip_sample_range)
+        x_0 = threshold(x_0, config)
         if config.name == "ddpm":
             mean, std = ddpm_step(step, x_0, x_t, fraction)
-        else:
+        elif config.name == "ddim":
             mean, std = ddim_step(step, x_0, x_t, config.eta)
+        else:
+            mean, std = dpm_solver_step(step, x_0, x_t, earlier), None
+            earlier = step, x_0
         is_last = i == len(steps) - 1
         x_t = mean if is_last or std is None else mean + std * noise(i)
     return x_t
@@ -129,6 +146,18 @@ def split_variance(
     return prediction[:, :num_channels], None
 
 
+def threshold(x_0: Tensor, config: SamplerConfig) -> Tensor:
+    """A predicted x_0 (B, …) within the clip range, statically or dynamically."""
+    bound = config.clip_sample_range
+    if bound is None:
+        return x_0
+    if config.threshold_quantile is None:
+        return x_0.clamp(-bound, bound)
+    reached = torch.quantile(x_0.flatten(1).abs(), config.threshold_quantile, dim=1)  # (B,)
+    reached = reached.clamp(min=bound).reshape(-1, *(1,) * (x_0.ndim - 1))
+    return x_0.clamp(-reached, reached) * (bound / reached)
+
+
 def ddpm_step(step: Step, x_0: Tensor, x_t: Tensor, fraction: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean (B, C, …) and standard deviation after the step: eq. 7 of Ho et al. 2020 between strided timesteps.
 
@@ -151,3 +180,43 @@ def ddim_step(step: Step, x_0: Tensor, x_t: Tensor, eta: float) -> tuple[Tensor,
     variance = eta**2 * (1 - a_before) / (1 - a) * beta
     mean = a_before.sqrt() * x_0 + (1 - a_before - variance).clamp(min=0).sqrt() * eps
     return mean, variance.sqrt() if eta > 0 else None
+
+
+def dpm_solver_step(step: Step, x_0: Tensor, x_t: Tensor, earlier: tuple[Step, Tensor] | None) -> Tensor:
+    """x (B, C, …) after the step: algorithm 2 of Lu et al. 2022, with the `earlier` step and the x_0 it predicted.
+
+    x_0 is taken to move on a line in λ = ½ log SNR; without an earlier step, and on the last one, to stand still.
+    """
+    if step.a_before == 1:  # λ is infinite there
+        return x_0
+    h = _half_log_snr(step.a_before) - _half_log_snr(step.a)
+    if earlier is not None:
+        earlier_step, earlier_x_0 = earlier
+        h_earlier = _half_log_snr(step.a) - _half_log_snr(earlier_step.a)
+        x_0 = x_0 + h / (2 * h_earlier) * (x_0 - earlier_x_0)
+    return ((1 - step.a_before) / (1 - step.a)).sqrt() * x_t - step.a_before.sqrt() * torch.expm1(-h) * x_0
+
+
+def _half_log_snr(a: Tensor) -> Tensor:
+    return 0.5 * (a / (1 - a)).log()
+
+
+@torch.no_grad()
+def invert(denoise: Denoise, x_0: Tensor, schedule: NoiseSchedule, config: SamplerConfig) -> Tensor:
+    """The noise x_T (B, C, …) from which ddim with eta 0 draws `x_0` (B, C, …): its steps backwards, up to t = T - 1.
+
+    Appendix F of Dhariwal & Nichol 2021. A step is taken with the eps predicted where it starts, sampling takes it with
+    that of the other end: the more steps, the nearer. `config` is ddim's with eta 0; what is clipped cannot be undone.
+    """
+    if config.name != "ddim" or config.eta != 0 or config.clip_sample_range is not None:
+        raise InputError("inversion needs a sampler ddim with eta 0 and clip_sample_range null")
+    schedule = schedule.computed_in(torch.promote_types(x_0.dtype, torch.float32))
+    upwards = list_steps(schedule, config)[::-1]
+    x_t = x_0  # as if it were x at t = 0, where there is next to no noise
+    for here, there in pairwise(upwards):
+        t = torch.full((len(x_t),), here.t, device=x_t.device)  # (B,)
+        prediction, _ = split_variance(denoise(x_t, t), x_t.shape[1], config)
+        eps = to_eps(schedule, x_t, t, prediction, config.prediction_type)
+        implied_x_0 = (x_t - (1 - here.a).sqrt() * eps) / here.a.sqrt()
+        x_t = there.a.sqrt() * implied_x_0 + (1 - there.a).sqrt() * eps
+    return x_t

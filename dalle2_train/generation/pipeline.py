@@ -39,8 +39,8 @@ class GenerationConfig:
     prior_guidance_scale: float = 4.0
     """1: none, one forward a step instead of two; more: closer to the text, less varied."""
     decoder_guidance_scale: float = 4.0
-    sampler: Literal["ddpm", "ddim"] = "ddpm"
-    """ddpm draws noise at every step; ddim with eta 0 draws none."""
+    sampler: Literal["ddpm", "ddim", "dpm_solver"] = "ddpm"
+    """ddpm draws noise at every step; ddim with eta 0 and dpm_solver (DPM-Solver++, 2M) draw none."""
     eta: float = 0.0
     """ddim only: 0 deterministic, 1 about as noisy as ddpm."""
     batch_size: int = 32
@@ -204,7 +204,7 @@ def run_upsampler(
 
 def sampler_config(part: Part, config: GenerationConfig, num_steps: int, clip_range: float) -> SamplerConfig:
     """How a part is sampled: what was asked for, and what its training fixed."""
-    # ddim has no use for a learned variance: its noise is eta's.
+    # Only ddpm has a use for a learned variance: ddim's noise is eta's, dpm_solver has none.
     learned = part.objective.learned_variance and config.sampler == "ddpm"
     return SamplerConfig(
         name=config.sampler,

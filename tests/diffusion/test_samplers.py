@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, UnCLIPScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UnCLIPScheduler
 from diffusers.schedulers import scheduling_unclip
 from torch import Tensor
 
-from dalle2_train.diffusion.samplers import SamplerConfig, sample, timesteps
+from dalle2_train.diffusion.samplers import SamplerConfig, invert, sample, threshold, timesteps
 from dalle2_train.diffusion.schedule import NoiseSchedule, ScheduleConfig, noise_schedule
 from dalle2_train.errors import InputError
 
@@ -109,6 +110,67 @@ def test_ddim_equals_ddim_scheduler(eta: float, prediction_type: str, generator:
     assert (ours - x).abs().max() <= 1e-9 * x.abs().max()
 
 
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # diffusers', of its own tables
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 20])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_dpm_solver_equals_multistep_scheduler(
+    num_steps: int, prediction_type: str, cosine: NoiseSchedule, generator: torch.Generator
+) -> None:
+    shape = (2, 3, 4, 4)
+    theirs = DPMSolverMultistepScheduler(prediction_type=prediction_type, final_sigmas_type="zero")
+    theirs.set_timesteps(timesteps=timesteps(1000, num_steps))
+    a = cosine.alphas_cumprod[theirs.timesteps]
+    theirs.sigmas = torch.cat([((1 - a) / a).sqrt(), torch.zeros(1, dtype=torch.float64)])
+    denoise = some_denoiser(shape, False, torch.float64)
+    x = x_T = torch.randn(shape, generator=generator, dtype=torch.float64)
+    for t in theirs.timesteps:
+        x = theirs.step(denoise(x, t.expand(len(x))), t, x).prev_sample
+    config = SamplerConfig("dpm_solver", num_steps, clip_sample_range=None, prediction_type=prediction_type)
+    ours = sample(denoise, x_T, cosine, config, no_noise)
+    # diffusers rounds x to float32 at every step.
+    assert (ours - x).abs().max() <= 1e-5 * x.abs().max()
+
+
+def no_noise(_: int) -> Tensor:
+    raise AssertionError("a deterministic sampler asks for no noise")
+
+
+def test_dynamic_thresholding_scales_what_exceeds_the_range(generator: torch.Generator) -> None:
+    x = torch.randn(2, 3, 8, 8, generator=generator, dtype=torch.float64) * torch.tensor([3.0, 0.2]).view(
+        2, 1, 1, 1
+    )
+    ours = threshold(x, SamplerConfig(threshold_quantile=0.9))
+    reached = np.quantile(np.abs(x[0].numpy()), 0.9)
+    np.testing.assert_allclose(
+        ours[0].numpy(), np.clip(x[0].numpy(), -reached, reached) / reached, rtol=1e-12
+    )
+    # Nine tenths of the second lie well inside the range: its few outliers are clamped, its contrast stays.
+    np.testing.assert_array_equal(ours[1].numpy(), np.clip(x[1].numpy(), -1, 1))
+
+
+def test_inversion_finds_the_noise_as_steps_grow(cosine: NoiseSchedule) -> None:
+    x_T = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    errors = []
+    for num_steps in (50, 250, 1000):
+        config = SamplerConfig("ddim", num_steps, clip_sample_range=None)
+        denoise = gaussian_denoiser(cosine, num_steps, False)
+        drawn = sample(denoise, x_T, cosine, config, no_noise)
+        errors.append((invert(denoise, drawn, cosine, config) - x_T).abs().max().item())
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.02, errors
+
+
+def test_what_cannot_be_inverted_is_refused(cosine: NoiseSchedule) -> None:
+    for config in (
+        SamplerConfig("ddim"),
+        SamplerConfig("ddim", eta=0.1, clip_sample_range=None),
+        SamplerConfig(),
+    ):
+        with pytest.raises(InputError, match="clip_sample_range null"):
+            invert(lambda x_t, t: x_t, torch.ones(1, 3), cosine, config)
+
+
 MEAN, STD = 0.7, 0.4
 
 
@@ -160,8 +222,13 @@ def test_gaussian_with_exact_variances_is_exact_in_any_number_of_steps(
 
 @pytest.mark.parametrize(
     "config",
-    [SamplerConfig(num_steps=1), SamplerConfig("ddim", 1), SamplerConfig("ddim", 1, 0.7)],
-    ids=["ddpm", "ddim", "ddim, eta 0.7"],
+    [
+        SamplerConfig(num_steps=1),
+        SamplerConfig("ddim", 1),
+        SamplerConfig("ddim", 1, 0.7),
+        SamplerConfig("dpm_solver", 1),
+    ],
+    ids=["ddpm", "ddim", "ddim, eta 0.7", "dpm_solver"],
 )
 def test_gaussian_is_reached_as_steps_grow(config: SamplerConfig, cosine: NoiseSchedule) -> None:
     errors = []
@@ -197,6 +264,9 @@ def test_noise_is_asked_for_where_it_is_added(cosine: NoiseSchedule) -> None:
         ({"num_steps": 0}, "num_steps 0"),
         ({"name": "ddim", "variance": "learned_range"}, "learned_range"),
         ({"eta": 0.5}, "eta 0.5"),
+        ({"name": "dpm_solver", "eta": 0.5}, "eta 0.5"),
+        ({"threshold_quantile": 1.5}, "threshold_quantile 1.5"),
+        ({"threshold_quantile": 0.9, "clip_sample_range": None}, "clip_sample_range, which is null"),
         ({"clip_sample_range": 0.0}, "clip_sample_range"),
     ],
 )
