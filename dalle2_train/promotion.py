@@ -29,14 +29,22 @@ from dalle2_train.tracking.registry import (
 class PromotionPolicy:
     """What a model must show."""
 
-    metric: str = "judge.compositional.r10"
-    """Dotted name in the report; more is better, except for a KID."""
+    metric: str | None = None
+    """Dotted name in the report; more is better, except for a KID. None: judge.compositional.r10, or of the validation
+    split where the data have no compositional one."""
     minimum: float | None = None
     """The worst value that is allowed: a lower bound, for a KID an upper one. None: any."""
     must_beat_champion: bool = True
     """Must be better than what the alias points at now, if anything, on the same questions."""
     noise: float = 1.0
     """How many standard errors of the difference better; 0: any gain will do."""
+
+    def metric_of(self, report: EvaluationReport | None) -> str:
+        """`metric`, resolved."""
+        if self.metric is not None:
+            return self.metric
+        splits = report.judge.splits if report else {}
+        return f"judge.{'compositional' if 'compositional' in splits or not splits else 'validation'}.r10"
 
     def __post_init__(self) -> None:
         if not self.noise >= 0:
@@ -78,6 +86,7 @@ def promote(
     digest = verified_digest(uri)
     champion = by_alias(name, alias, tracking_uri=tracking_uri)
     report = read_report(uri)
+    metric = policy.metric_of(report)
     reasons, objections = judge_candidate(report, digest, champion, policy)
     decision = PromotionDecision(
         action="refuse" if objections else "promote",
@@ -87,9 +96,9 @@ def promote(
         digest=digest,
         version=None,
         previous_version=champion.version if champion else None,
-        metric=policy.metric,
-        value=report.metrics().get(policy.metric) if report else None,
-        champion_value=champion.metrics.get(policy.metric) if champion else None,
+        metric=metric,
+        value=report.metrics().get(metric) if report else None,
+        champion_value=champion.metrics.get(metric) if champion else None,
         reasons=objections or reasons,
         decided=_now(),
     )
@@ -120,12 +129,14 @@ def judge_candidate(
             "evaluate it again",
         )
     candidate = report.metrics()
-    if policy.metric not in candidate:
-        names = ", ".join(
-            metric for metric in candidate if metric.count(".") == 2 and not metric.endswith("_error")
-        )
-        raise InputError(f"policy.metric: the report has no {policy.metric!r}; it has {names}")
-    verdicts = [_against_minimum(candidate, policy), _against_champion(report, candidate, champion, policy)]
+    metric = policy.metric_of(report)
+    if metric not in candidate:
+        names = ", ".join(name for name in candidate if name.count(".") == 2 and not name.endswith("_error"))
+        raise InputError(f"policy.metric: the report has no {metric!r}; it has {names}")
+    verdicts = [
+        _against_minimum(candidate, metric, policy),
+        _against_champion(report, candidate, champion, policy),
+    ]
     return (
         tuple(text for good, text in verdicts if good and text),
         tuple(text for good, text in verdicts if not good),
@@ -172,13 +183,15 @@ def _carry_out(decision: PromotionDecision, version: int, tracking_uri: str) -> 
     set_alias(decision.name, decision.alias, version, tracking_uri=tracking_uri)
 
 
-def _against_minimum(candidate: Mapping[str, float], policy: PromotionPolicy) -> tuple[bool, str]:
-    value, bound = candidate[policy.metric], policy.minimum
+def _against_minimum(
+    candidate: Mapping[str, float], metric: str, policy: PromotionPolicy
+) -> tuple[bool, str]:
+    value, bound = candidate[metric], policy.minimum
     if bound is None:
         return True, ""
-    is_met = _sign(policy.metric) * (value - bound) >= 0
+    is_met = _sign(metric) * (value - bound) >= 0
     relation = "meets" if is_met else "misses"
-    return is_met, f"{policy.metric} {value:.4f} {relation} the policy's bound {bound:g}"
+    return is_met, f"{metric} {value:.4f} {relation} the policy's bound {bound:g}"
 
 
 def _against_champion(
@@ -187,7 +200,7 @@ def _against_champion(
     champion: ModelVersion | None,
     policy: PromotionPolicy,
 ) -> tuple[bool, str]:
-    metric = policy.metric
+    metric = policy.metric_of(report)
     if champion is None:
         return True, f"{metric} {candidate[metric]:.4f}; there is no champion yet"
     if champion.digest == report.model_digest:

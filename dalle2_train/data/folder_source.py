@@ -1,7 +1,8 @@
 """A folder of PNG and JPEG pictures with captions: same-named .txt files, or one captions .csv or .jsonl.
 
 The captions file lies in the folder itself and has the columns `file` (relative to it) and `caption`; a column
-`split` (train, validation, …) is optional.
+`split` (train, validation, …) is optional. Without it a hash of the caption holds a tenth out for validation, so that
+one caption is on one side only; of fewer than 20 pictures nothing is held out.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dalle2_train import storage
+from dalle2_train.data import splits
 from dalle2_train.data.decode import BrokenImageError, verify_image
 from dalle2_train.data.writer import Record
 from dalle2_train.errors import InputError
 
 _IMAGES = (".png", ".jpg", ".jpeg")
 _UNREAD = (".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic", ".svg")
+_FEWEST_TO_HOLD_OUT = 20
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg"}
 
 
@@ -50,7 +53,11 @@ def pairs(folder: str) -> list[Pair]:
             raise InputError(f"{path}: has no caption; write one, or remove the picture")
     if not images:
         raise InputError(f"{root}: holds no PNG or JPEG pictures; give a folder of pictures with captions")
-    return [Pair(path, path.relative_to(root).as_posix(), *captions[path]) for path in images]
+    can_hold_out = len(images) >= _FEWEST_TO_HOLD_OUT
+    return [
+        Pair(path, path.relative_to(root).as_posix(), caption, split or _split(caption, can_hold_out))
+        for path, (caption, split) in ((path, captions[path]) for path in images)
+    ]
 
 
 def source(found: list[Pair]) -> dict[str, Any]:
@@ -80,6 +87,11 @@ def records(found: list[Pair]) -> Iterator[Record]:
         yield Record(data, _EXTENSIONS[image.format or ""], pair.caption, fields, image.width, image.height)
 
 
+def _split(caption: str, can_hold_out: bool) -> str:
+    held_out = can_hold_out and splits.draw("validation", caption) < splits.VALIDATION_SHARE
+    return splits.VALIDATION if held_out else splits.TRAIN
+
+
 def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
@@ -95,6 +107,7 @@ def _captions_file(files: list[Path], root: Path) -> Path | None:
 
 
 def _from_texts(files: list[Path], images: list[Path]) -> dict[Path, tuple[str, str]]:
+    """Picture → (caption, no split)."""
     texts = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".txt"}
     stems = {path.with_suffix("") for path in images}
     for stem, path in texts.items():
@@ -103,10 +116,11 @@ def _from_texts(files: list[Path], images: list[Path]) -> dict[Path, tuple[str, 
                 f"{path}: a caption without its picture; add {stem.name}.png or .jpg, or remove it"
             )
     found = ((path, texts.get(path.with_suffix(""))) for path in images)
-    return {path: (_text(text), "train") for path, text in found if text is not None}
+    return {path: (_text(text), "") for path, text in found if text is not None}
 
 
 def _from_listing(listing: Path, root: Path) -> dict[Path, tuple[str, str]]:
+    """Picture → (caption, split or "")."""
     found: dict[Path, tuple[str, str]] = {}
     for number, row in _rows(listing):
         name, caption = row.get("file"), row.get("caption")
@@ -120,7 +134,7 @@ def _from_listing(listing: Path, root: Path) -> dict[Path, tuple[str, str]]:
             raise InputError(f"{where}: a caption without its picture: no PNG or JPEG file {path}")
         if path in found:
             raise InputError(f"{where}: a second caption for {name}; keep one")
-        found[path] = (caption.strip(), str(row.get("split") or "train"))
+        found[path] = (caption.strip(), str(row.get("split") or ""))
     return found
 
 

@@ -45,7 +45,9 @@ def places(manifest: ShardManifest, split: str | None = None) -> list[Place]:
         if split in (None, name)
     ]
     if not found:
-        raise InputError(f"no samples in the split {split!r}; the set has {manifest.count()}")
+        raise InputError(
+            f"no samples in the split {split!r}; choose one that the set has: {manifest.count()}"
+        )
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dalle2_train.data.decode import IMAGE_EXTENSIONS, Picture, decode_image, decode_record, decode_text
+from dalle2_train.data.manifest import load_or_index
 from dalle2_train.data.reader import RawSample, pipeline
 from dalle2_train.errors import InputError
 
@@ -19,6 +20,11 @@ class Sample(NamedTuple):
     caption: str
     image: Picture
     meta: dict[str, Any]
+
+
+def splits_of(uri: str) -> dict[str, int]:
+    """Split → number of its samples."""
+    return load_or_index(uri).count()
 
 
 def collect(uri: str, split: str, image_size: int, limit: int | None = None) -> list[Sample]:

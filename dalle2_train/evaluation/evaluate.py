@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dalle2_train import seeding
 from dalle2_train.config import to_dict
-from dalle2_train.data.samples import collect
+from dalle2_train.data.samples import collect, splits_of
 from dalle2_train.errors import InputError
 from dalle2_train.evaluation import references
 from dalle2_train.evaluation.gallery import Gallery, choose, fingerprint
@@ -61,8 +61,8 @@ class EvaluationConfig:
     """Sizes in pixels that the last split's real pictures are blurred to, for comparison."""
     num_examples: int = 12
     """Pictures per split that the report shows."""
-    splits: tuple[str, ...] = SPLITS
-    """Splits whose captions are generated from."""
+    splits: tuple[str, ...] | None = None
+    """Splits whose captions are generated from. None: those of train, validation and compositional that there are."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_queries <= self.gallery_size:
@@ -116,10 +116,10 @@ def evaluate(
     started = time.monotonic()
     judge = judge or load_judge()
     progress = progress or (lambda what, done, total: None)
-    names = list(dict.fromkeys((*config.splits, HELD_OUT)))
-    galleries = {split: _gallery(data_uri, split, config) for split in names}
+    splits = _splits(data_uri, config)
+    galleries = {split: _gallery(data_uri, split, config) for split in dict.fromkeys((*splits, HELD_OUT))}
     generated = {
-        split: _generate_all(generate, galleries[split], split, config, progress) for split in config.splits
+        split: _generate_all(generate, galleries[split], split, config, progress) for split in splits
     }
     generated_at = time.monotonic()
     readings = {
@@ -149,12 +149,23 @@ def evaluate(
     return Evaluation(report, _examples(generated, galleries, config.num_examples))
 
 
+def _splits(data_uri: str, config: EvaluationConfig) -> tuple[str, ...]:
+    there = splits_of(data_uri)
+    if HELD_OUT not in there:
+        raise InputError(
+            f"{data_uri} has no split {HELD_OUT!r} (but {there}), whose pictures every evaluation compares with; "
+            "ingest 20 pictures or more, or give each its split in the captions file"
+        )
+    return config.splits or tuple(split for split in SPLITS if split in there)
+
+
 def _gallery(data_uri: str, split: str, config: EvaluationConfig) -> Gallery:
     gallery = choose(collect(data_uri, split, config.image_size, config.pool_size), config.gallery_size)
     if len(gallery) < 2:
         raise InputError(
             f"{data_uri}: split {split!r} has {len(gallery)} pictures, an evaluation needs at least 2 "
-            f"(and {config.gallery_size} to be meaningful); give other data, or leave the split out of splits"
+            f"(and {config.gallery_size} to be meaningful); give other data, or leave the split out of splits, "
+            f"unless it is {HELD_OUT!r}"
         )
     return gallery
 
@@ -209,7 +220,7 @@ def _read(
         scale={
             f"{size} px": {
                 split: scores(references.blur(galleries[split].images, size), split, f"{size} px")
-                for split in config.splits[-1:]
+                for split in list(generated)[-1:]
             }
             for size in config.scale
         },

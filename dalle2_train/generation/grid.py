@@ -3,6 +3,7 @@
 Legend: B pictures, H W their size in pixels.
 """
 
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,7 @@ _MARGIN = 12
 _INK = (32, 32, 32)
 _PAPER = (255, 255, 255)
 _MAX_CAPTION_LINES = 4
+_MIN_WIDTH = 192  # room for two or three words of a caption
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -26,7 +28,7 @@ def grid(
     """One picture per caption.
 
     images: (B, 3, H, W) uint8. captions: B texts, empty ones are allowed. columns: pictures in a row, by
-    default up to 6. scale: whole-numbered enlargement, by default 3 below 100 px, 2 below 256 px, else 1.
+    default up to 6. scale: whole-numbered enlargement, by default to 192 px or more.
     Errors: InputError when the numbers of pictures and captions differ or there are none.
     """
     return compare({"": images}, captions, columns=columns, scale=scale)
@@ -74,7 +76,7 @@ def _check(rows: Mapping[str, Tensor], captions: Sequence[str]) -> None:
 
 
 def _default_scale(size: int) -> int:
-    return 3 if size < 100 else 2 if size < 256 else 1
+    return math.ceil(_MIN_WIDTH / size)
 
 
 def _enlarge(image: Tensor, width: int, height: int) -> Image.Image:

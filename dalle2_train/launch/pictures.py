@@ -174,12 +174,14 @@ def _guided(
 
 def _examples(job: TrainJob, count: int, size: int) -> Examples:
     """The first of the validation split, or of the trained one where there is no validation."""
-    if load_or_index(job.data).embeddings is not None:
+    manifest = load_or_index(job.data)
+    if manifest.embeddings is not None:
         raise InputError(
             f"{job.data} holds embeddings and no pictures, which the samples during training need; give the shards "
             "with the pictures as --data and these as --embeddings, or set training.sample_every_steps=0"
         )
-    found = collect(job.data, _SPLIT, size, count) or collect(job.data, job.recipe.data.split, size, count)
+    split = _SPLIT if _SPLIT in manifest.count() else job.recipe.data.split
+    found = collect(job.data, split, size, count)
     images = torch.stack([torch.from_numpy(sample.image.copy()) for sample in found])  # (B, H, W, 3)
     return Examples(images.permute(0, 3, 1, 2).contiguous(), [sample.caption for sample in found])
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from dalle2_train import storage
 from dalle2_train.config import to_dict
-from dalle2_train.data.samples import collect
+from dalle2_train.data.samples import collect, splits_of
 from dalle2_train.evaluation import (
     EvaluationConfig,
     EvaluationReport,
@@ -69,6 +69,7 @@ def sample_captions(
     model: str, data: str, to: str, sampler: GenerationConfig, num_per_split: int = 12
 ) -> str:
     """Draw captions of every split of `data` that it has, into the labelled grid `to`; returns `to`."""
-    samples = [s for split in SPLITS for s in collect(data, split, limit=num_per_split, image_size=8)]
+    there = [split for split in SPLITS if split in splits_of(data)]
+    samples = [s for split in there for s in collect(data, split, limit=num_per_split, image_size=8)]
     sample_grid(load_unclip([model]), [s.caption for s in samples], to, sampler=sampler)
     return to

@@ -225,3 +225,20 @@ def test_an_empty_folder_and_a_taken_place_are_told(folder: Path, tmp_path: Path
     with pytest.raises(InputError, match="already holds"):
         ingest(f"folder:{folder}", str(tmp_path / "taken"))
     assert (tmp_path / "taken" / "00000.tar").read_bytes() == b"somebody's"
+
+
+def test_a_tenth_is_held_out_by_caption(tmp_path: Path):
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for i in range(200):
+        Image.new("RGB", (8, 8), (i, 90, 200)).save(root / f"{i:03d}.png")
+        (root / f"{i:03d}.txt").write_text(f"colour number {i // 2}")
+    count = ingest(f"folder:{root}", str(tmp_path / "shards")).splits
+    assert set(count) == {"train", "validation"} and 8 <= count["validation"] <= 36
+    rows = pq.read_table(tmp_path / "shards" / "00000.parquet").to_pylist()
+    on_side = {split: {row["caption"] for row in rows if row["split"] == split} for split in count}
+    assert not on_side["train"] & on_side["validation"]
+
+
+def test_of_a_few_pictures_none_is_held_out(folder: Path, tmp_path: Path):
+    assert ingest(f"folder:{folder}", str(tmp_path / "shards")).splits == {"train": 12}

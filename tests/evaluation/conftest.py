@@ -48,7 +48,9 @@ def fake_data(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Sample]]:
         return data.get(split, [])[:limit]
 
     # The package's attribute `evaluate` is the function, so the module is asked for by name.
-    monkeypatch.setattr(importlib.import_module("dalle2_train.evaluation.evaluate"), "collect", collect)
+    module = importlib.import_module("dalle2_train.evaluation.evaluate")
+    monkeypatch.setattr(module, "collect", collect)
+    monkeypatch.setattr(module, "splits_of", lambda uri: {split: len(found) for split, found in data.items()})
     return data
 
 

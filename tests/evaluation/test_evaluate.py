@@ -169,3 +169,15 @@ def test_blur_keeps_flat_pictures_and_what_fits() -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 16, 16), dtype=np.uint8))
     assert torch.equal(blur(images, 16), images)
     assert blur(images, 4).float().std() < images.float().std()
+
+
+def test_the_splits_that_are_there_are_asked_for(
+    fake_data: dict[str, list], perfect: Generate, eyes: Any
+) -> None:
+    del fake_data["compositional"]
+    assert set(_run(perfect, eyes).report.judge.splits) == {"train", "validation"}
+    with pytest.raises(InputError, match="'compositional' has 0 pictures"):
+        _run(perfect, eyes, splits=("compositional",))
+    del fake_data["validation"]
+    with pytest.raises(InputError, match="no split 'validation'.*ingest 20 pictures"):
+        _run(perfect, eyes)
