@@ -1,4 +1,4 @@
-"""The three ways a command may end badly by design; anything else is our own fault (exit code 1)."""
+"""The ways a command may end badly by design; anything else is our own fault (exit code 1)."""
 
 
 class InputError(ValueError):
@@ -19,7 +19,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
     PreemptedError: 75,
     KeyboardInterrupt: 130,
 }
-INTERRUPTED = "interrupted; the same command goes on from the last whole checkpoint"
+INTERRUPTED = "interrupted; give the same command again"
 
 
 def exit_code(error: BaseException) -> int:

@@ -16,7 +16,7 @@ from dalle2_train import storage
 from dalle2_train.config import build, to_dict
 from dalle2_train.data.ingest import IngestResult, ingest
 from dalle2_train.errors import EXIT_CODES, INTERRUPTED, exit_code
-from dalle2_train.evaluation import EvaluationConfig, EvaluationReport, read_report, table
+from dalle2_train.evaluation import EvaluationConfig, EvaluationReport, read_report, table, verified_digest
 from dalle2_train.export.diffusers_folder import DiffusersExport, export_diffusers
 from dalle2_train.export.release import Release, export_release
 from dalle2_train.generation.pipeline import GenerationConfig
@@ -114,11 +114,12 @@ def train_parts(flow: Workflow, plan: Plan) -> Parts:
         question={"source": plan.source},
     ).uri
     clip = _train(flow, plan, "clip", shards)
+    clip_digest = verified_digest(clip)
     embeddings = flow.stage(
         "embeddings",
         Made,
-        lambda tell: _embed(shards, storage.join(home, "embeddings"), clip, tell),
-        question={"clip": clip},
+        lambda tell: _embed(shards, _place(home, "embeddings", clip_digest), clip, tell),
+        question={"clip": clip_digest},
     ).path
     prior = _train(flow, plan, "prior", shards, clip, embeddings)
     decoder = _train(flow, plan, "decoder", shards, clip, embeddings)
@@ -129,11 +130,12 @@ def train_parts(flow: Workflow, plan: Plan) -> Parts:
 def release(flow: Workflow, plan: Plan, parts: Parts) -> dict[str, str]:
     """Parts → one folder → judged → champion → diffusers and pictures; returns where everything is."""
     home, models = flow.folder, [parts.prior, parts.decoder, parts.upsampler]
+    digest = verified_digest(models)
     released = flow.stage(
         "release",
         Release,
-        lambda _: export_release(models, storage.join(home, "release"), clip=parts.clip),
-        question={"models": models},
+        lambda _: export_release(models, _place(home, "releases", digest), clip=parts.clip),
+        question={"models": digest},
     )
     model, sampled = released.path, {"model": released.digest, "sampler": to_dict(plan.sampler)}
     report = flow.stage(
@@ -151,7 +153,7 @@ def release(flow: Workflow, plan: Plan, parts: Parts) -> dict[str, str]:
     exported = flow.stage(
         "export",
         DiffusersExport,
-        lambda _: export_diffusers([model], storage.join(home, "diffusers")),
+        lambda _: export_diffusers([model], _place(home, "diffusers", digest)),
         question={"model": released.digest},
     ).path
     samples = flow.stage(
@@ -193,6 +195,11 @@ def _train(
         workers=workers,
         run_uri=_run_uri(flow, family),
     ).model
+
+
+def _place(home: str, kind: str, digest: str) -> str:
+    """A folder for what was made of the model `digest`: another model's lies beside it, not on top."""
+    return storage.join(home, kind, digest[:8])
 
 
 def _run_uri(flow: Workflow, family: str) -> str:
@@ -248,7 +255,9 @@ def main(plan: Plan, folder: str, argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print result.json on the last line")
     args = parser.parse_args(argv)
     try:
-        result = run(build(Plan, {**to_dict(plan), "overrides": args.set}, "plan"), args.folder)
+        result = run(
+            build(Plan, {**to_dict(plan), "overrides": [*plan.overrides, *args.set]}, "plan"), args.folder
+        )
     except tuple(EXIT_CODES) as error:
         print(str(error) or INTERRUPTED, file=sys.stderr)
         return exit_code(error)

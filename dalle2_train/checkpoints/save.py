@@ -15,7 +15,13 @@ import torch.distributed.checkpoint as dcp
 
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, started_steps
-from dalle2_train.checkpoints.manifest import FileEntry, ModelManifest, has_manifest, publish_manifest
+from dalle2_train.checkpoints.manifest import (
+    MANIFEST_NAME,
+    FileEntry,
+    ModelManifest,
+    has_manifest,
+    publish_manifest,
+)
 
 
 def save(
@@ -84,10 +90,14 @@ def _publish(path: Path, folder: str) -> FileEntry:
 
 
 def _retire(run_uri: str, step: int, keep: int) -> None:
-    """Remove old checkpoints, the manifest first so that none is ever half there, and older unfinished ones."""
-    kept = {*committed_steps(run_uri)[-keep:], step}
+    """Remove old checkpoints, the manifest first so that none is ever half there, and unfinished ones.
+
+    Those after `step` were passed over as damaged when the run went on: they take no place among the kept ones.
+    """
+    kept = {old for old in committed_steps(run_uri) if old <= step}
+    kept = {*sorted(kept)[-keep:], step}
     for old in started_steps(run_uri):
         folder = checkpoint_uri(run_uri, old)
         if old not in kept and (old < step or not has_manifest(folder)):
-            storage.remove(storage.join(folder, "manifest.json"))
+            storage.remove(storage.join(folder, MANIFEST_NAME))
             storage.remove(folder)

@@ -39,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dalle2-train",
         description="Train DALL·E 2 (unCLIP) from image–text shards to a released model.",
-        epilog="Exit codes: 0 done; 1 our fault; 2 wrong input; 3 refused on evidence; 75 preempted, run it again.",
+        epilog="Exit codes: 0 done; 1 our fault; 2 wrong input; 3 refused on evidence; "
+        "75 preempted, 130 interrupted: run it again.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (setup, datasets, training, models):

@@ -25,7 +25,9 @@ def add_commands(commands: Any) -> None:
     _add_models(evaluate)
     evaluate.add_argument("--data", required=True, metavar="URI", help="folder of shards")
     evaluate.add_argument("--to", metavar="URI", help="folder for the report (default: MODEL/evaluation)")
-    add_settings(evaluate, "the evaluation, for instance evaluation.num_queries=50 or generation.eta=1")
+    add_settings(
+        evaluate, "the evaluation, for instance evaluation.num_queries=50 or generation.decoder_num_steps=50"
+    )
 
     promote = add_command(
         commands, "promote", _promote, "give an evaluated model an alias in the registry, by policy"
@@ -53,7 +55,7 @@ def add_commands(commands: Any) -> None:
     )
     sample.add_argument("--to", required=True, metavar="PNG", help="the picture: one, or a labelled grid")
     sample.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
-    add_settings(sample, "the generation, for instance decoder_guidance=2")
+    add_settings(sample, "the generation, for instance decoder_guidance_scale=2")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:

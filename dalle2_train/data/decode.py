@@ -53,12 +53,20 @@ def decode_image(data: bytes, size: int) -> Picture:
     if image.format == "JPEG":
         image.draft("RGB", (size, size))  # libjpeg then decodes at the smallest scale that still covers S
     _load(image)
-    return square(flatten(ImageOps.exif_transpose(image)), size)
+    return square(flatten(upright(image)), size)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF says; one whose EXIF cannot be read stays as it is, as in a browser."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow's parsers raise whatever the bytes lead them to
+        return image
 
 
 def flatten(image: Image.Image) -> Image.Image:
     """The picture as RGB; what is transparent becomes white."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):
         # Pillow would clip 16 bit greys instead of scaling them.
@@ -89,7 +97,10 @@ def decode_array(data: bytes, limit: int = 1 << 26) -> NDArray[Any]:
     """A .npy member, without pickle. ValueError when it is something else."""
     if len(data) > limit:
         raise ValueError(f"an array member of {len(data)} bytes is over the limit of {limit}")
-    return np.load(io.BytesIO(data), allow_pickle=False)
+    try:
+        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except EOFError as error:
+        raise ValueError("not an array") from error
 
 
 def decode_text(data: bytes) -> str:

@@ -89,6 +89,8 @@ def embed_shards(
         key = {**told, "source": shard.sha256}
         part = _done(to, shard, key)
         if part is None:
+            # A manifest over shards that are being replaced would call a half-made set whole.
+            storage.remove(storage.join(to, manifests.MANIFEST))
             encoded = _encode_shard(Reader(source, manifest), number, encode, image_size, batch_size)
             part = _publish(to, shard, key, encoded, text_encodings)
         parts.append(part)

@@ -2,7 +2,7 @@
 
 The captions file lies in the folder itself and has the columns `file` (relative to it) and `caption`; a column
 `split` (train, validation, …) is optional. Without it a hash of the caption holds a tenth out for validation, so that
-one caption is on one side only; of fewer than 20 pictures nothing is held out.
+one caption is on one side only; of fewer than 20 captions none is held out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,9 +53,9 @@ def pairs(folder: str) -> list[Pair]:
             raise InputError(f"{path}: has no caption; write one, or remove the picture")
     if not images:
         raise InputError(f"{root}: holds no PNG or JPEG pictures; give a folder of pictures with captions")
-    can_hold_out = len(images) >= _FEWEST_TO_HOLD_OUT
+    held_out = set() if any(split for _, split in captions.values()) else _held_out(captions.values())
     return [
-        Pair(path, path.relative_to(root).as_posix(), caption, split or _split(caption, can_hold_out))
+        Pair(path, path.relative_to(root).as_posix(), caption, split or _split(caption, held_out))
         for path, (caption, split) in ((path, captions[path]) for path in images)
     ]
 
@@ -87,9 +87,19 @@ def records(found: list[Pair]) -> Iterator[Record]:
         yield Record(data, _EXTENSIONS[image.format or ""], pair.caption, fields, image.width, image.height)
 
 
-def _split(caption: str, can_hold_out: bool) -> str:
-    held_out = can_hold_out and splits.draw("validation", caption) < splits.VALIDATION_SHARE
-    return splits.VALIDATION if held_out else splits.TRAIN
+def _held_out(captions: Iterable[tuple[str, str]]) -> set[str]:
+    """Captions of the validation split: a tenth by their hashes, and never fewer than two."""
+    by_hash = sorted(
+        {caption for caption, _ in captions}, key=lambda caption: splits.draw("validation", caption)
+    )
+    if len(by_hash) < _FEWEST_TO_HOLD_OUT:
+        return set()
+    below = sum(splits.draw("validation", caption) < splits.VALIDATION_SHARE for caption in by_hash)
+    return set(by_hash[: max(2, below)])
+
+
+def _split(caption: str, held_out: set[str]) -> str:
+    return splits.VALIDATION if caption in held_out else splits.TRAIN
 
 
 def _hidden(path: Path, root: Path) -> bool:

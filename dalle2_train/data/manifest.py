@@ -106,7 +106,7 @@ def load(uri: str) -> ShardManifest:
         return ShardManifest(shards, found.get("source", {}), info, found["version"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
-            f"{place}: not a shard manifest ({error}); remove it and index the shards again"
+            f"{place}: not a shard manifest ({error}); restore it, or remove it and ingest, embed or index again"
         ) from error
 
 
@@ -125,11 +125,17 @@ def _shard(entry: dict[str, Any]) -> Shard:
 
 
 def index(uri: str) -> ShardManifest:
-    """Reads every tar directly in the folder `uri` and publishes its manifest. No tar, or a damaged one: InputError."""
+    """Reads every tar directly in the folder `uri` and publishes its manifest. No tar, or a damaged one: InputError.
+
+    What an earlier manifest knows of where the shards came from, and of the CLIP that embedded them, stays.
+    """
     tars = shard_uris(uri)
     if not tars:
         raise InputError(f"{uri}: holds no .tar shards; give a folder of shards, or ingest one first")
-    manifest = ShardManifest(tuple(index_shard(tar) for tar in tars))
+    earlier = load(uri) if storage.exists(storage.join(uri, MANIFEST)) else ShardManifest(())
+    manifest = dataclasses.replace(
+        earlier, shards=tuple(index_shard(tar) for tar in tars), version=FORMAT_VERSION
+    )
     publish(manifest, uri)
     return manifest
 

@@ -63,9 +63,13 @@ class Stream:
         _check_sizes(config, global_batch_size, rank, world_size)
         if "token_ids" in batch_type._fields and tokenize is None:
             raise InputError(f"{batch_type.__name__} needs tokenize")
+        self.manifest = load_or_index(uri)
+        if "image" in batch_type._fields and self.manifest.embeddings is not None:
+            raise InputError(
+                f"{uri} holds embeddings and no pictures; give the shards with the pictures as the data"
+            )
         self.config, self.batch_type, self.tokenize = config, batch_type, tokenize
         self.global_batch_size = global_batch_size
-        self.manifest = load_or_index(uri)
         self.samples = SamplePool(
             uri,
             self.manifest,

@@ -95,7 +95,7 @@ def sample(
     """Draw x_0 (B, C, …) from `x_T` (B, C, …), standard Gaussian noise.
 
     `noise(i)` gives step i's standard Gaussian noise (B, C, …); it is asked, in order, only for steps that add noise:
-    every one but the last, and none of ddim's at eta 0. `schedule` is on x_T's device.
+    every one but the last; ddim's at eta 0 and dpm_solver's ask for none. `schedule` is on x_T's device.
 
     All coefficients are computed in x_T's precision, at least float32. That is how diffusers computes them, and it
     matters: in float32 the last step of 1000 scales x_0 by 0.9995, which an exported model would do too.
@@ -208,8 +208,14 @@ def invert(denoise: Denoise, x_0: Tensor, schedule: NoiseSchedule, config: Sampl
     Appendix F of Dhariwal & Nichol 2021. A step is taken with the eps predicted where it starts, sampling takes it with
     that of the other end: the more steps, the nearer. `config` is ddim's with eta 0; what is clipped cannot be undone.
     """
-    if config.name != "ddim" or config.eta != 0 or config.clip_sample_range is not None:
-        raise InputError("inversion needs a sampler ddim with eta 0 and clip_sample_range null")
+    if (
+        config.name != "ddim"
+        or config.eta != 0
+        or config.clip_sample_range is not None
+        or config.num_steps < 2
+    ):
+        raise InputError("inversion needs a sampler ddim with eta 0, clip_sample_range null and num_steps 2 or more, "
+                         f"not {config}")  # fmt: skip
     schedule = schedule.computed_in(torch.promote_types(x_0.dtype, torch.float32))
     upwards = list_steps(schedule, config)[::-1]
     x_t = x_0  # as if it were x at t = 0, where there is next to no noise

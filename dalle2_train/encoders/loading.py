@@ -61,7 +61,7 @@ def _open(source: str, folder: str) -> ClipEncoder:
     except InputError:
         raise
     except Exception as error:  # transformers, safetensors and tokenizers each raise kinds of their own
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"{source} cannot be opened as a CLIP: {reason}. {_REMEDY}") from error
     if absent := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
         raise InputError(

@@ -154,7 +154,7 @@ def _splits(data_uri: str, config: EvaluationConfig) -> tuple[str, ...]:
     if HELD_OUT not in there:
         raise InputError(
             f"{data_uri} has no split {HELD_OUT!r} (but {there}), whose pictures every evaluation compares with; "
-            "ingest 20 pictures or more, or give each its split in the captions file"
+            "ingest pictures with 20 captions or more, or give each its split in a captions file"
         )
     return config.splits or tuple(split for split in SPLITS if split in there)
 

@@ -53,6 +53,8 @@ class GenerationConfig:
         for name in ("prior_guidance_scale", "decoder_guidance_scale", "eta"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}={getattr(self, name)} is negative; give 0 or more")
+        if self.eta != 0 and self.sampler != "ddim":
+            raise InputError(f"eta={self.eta} is ddim's; set sampler=ddim, or leave eta 0 for {self.sampler}")
         if self.batch_size < 1:
             raise InputError(f"batch_size={self.batch_size}: give at least 1")
 

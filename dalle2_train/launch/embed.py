@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from dalle2_train import storage
 from dalle2_train.data.embed import Embedded, Encode, embed_shards
 from dalle2_train.data.manifest import ShardManifest
 from dalle2_train.data.progress import Progress
@@ -27,7 +28,7 @@ def embed(
         source,
         to,
         _encode_with(encoder),
-        clip_uri=clip,
+        clip_uri=storage.absolute(clip) if storage.exists(clip) else clip,  # a hub's name stays as it is
         clip_fingerprint=encoder.fingerprint,
         image_size=encoder.image_size,
         text_encodings=text_encodings,

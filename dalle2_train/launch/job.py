@@ -1,9 +1,13 @@
 """A training as it was asked for, and whether it can be done at all."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from dalle2_train import storage
+from dalle2_train.checkpoints.manifest import ModelManifest
+from dalle2_train.config import to_dict
 from dalle2_train.data.manifest import EmbeddingInfo, ShardManifest, load_or_index
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
@@ -13,6 +17,20 @@ from dalle2_train.recipe import Recipe
 from dalle2_train.training.decoder import DecoderModelConfig
 from dalle2_train.training.prior import PriorModelConfig
 
+_UNDECISIVE = {
+    "sampling",
+    "parallel",
+    "clip",
+    "embeddings",
+    "data.cache_megabytes",
+    *(
+        f"training.{name}"
+        for name in ("num_steps", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps",
+                     "sample_every_steps", "max_nonfinite_steps", "max_failures", "num_threads", "micro_batch_size",
+                     "channels_last", "compile")
+    ),
+}  # fmt: skip
+"""Keys of a recipe that say how and how far a run goes, not what it learns."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -43,6 +61,50 @@ class TrainJob:
     @property
     def needs_embeddings(self) -> bool:
         return isinstance(self.recipe.model, PriorModelConfig | DecoderModelConfig)
+
+    def absolute(self) -> "TrainJob":
+        """The same job for a process that works in another folder, as Ray's workers do."""
+        return replace(
+            self,
+            data=storage.absolute(self.data),
+            storage=storage.absolute(self.storage),
+            clip=_absolute_model(self.clip),
+            embeddings=storage.absolute(self.embeddings) if self.embeddings else None,
+            init_from=_absolute_model(self.init_from),
+        )
+
+
+def _absolute_model(uri: str | None) -> str | None:
+    """A folder by its full name; a hub's name stays as it is."""
+    return storage.absolute(uri) if uri and storage.exists(uri) else uri
+
+
+def check_finished(job: TrainJob, found: ModelManifest) -> None:
+    """Raises InputError where the finished run `found` learned otherwise than `job` asks."""
+    asked, done = _decisive(to_dict(job.recipe)), _decisive(found.recipe)
+    others = [
+        f"{key} {done[key]!r}, not {asked[key]!r}" for key in asked if key in done and asked[key] != done[key]
+    ]
+    if (
+        found.data is not None
+        and storage.exists(job.data)
+        and load_or_index(job.data).digest != found.data.digest
+    ):
+        others.append(f"the shards {found.data.uri}, or what they held then")
+    if others:
+        raise InputError(f"{job.run_uri} is finished and learned with {'; '.join(others)}; give another --name "
+                         "(in a pipeline another --folder), or what it began with")  # fmt: skip
+
+
+def _decisive(recipe: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Dotted key → value of all in a recipe that decides what is learned."""
+    found: dict[str, Any] = {}
+    for key, value in recipe.items():
+        name = f"{path}{key}"
+        if name in _UNDECISIVE:
+            continue
+        found |= _decisive(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
 
 
 def check(job: TrainJob, workers: int) -> None:

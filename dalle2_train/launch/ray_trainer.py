@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import fsspec
@@ -43,8 +43,7 @@ def train_on_ray(job: TrainJob, workers: int, run: Run | None = None) -> FitResu
     is_ours = _connect(workers)
     if run is None:
         from dalle2_train.launch.worker import run
-    job = replace(job, storage=storage.absolute(job.storage), data=storage.absolute(job.data),
-                  embeddings=storage.absolute(job.embeddings) if job.embeddings else None)  # fmt: skip
+    job = job.absolute()
     trainer = TorchTrainer(
         _rank,
         train_loop_config={"job": job, "run": run},

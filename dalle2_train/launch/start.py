@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import stop_uri
-from dalle2_train.launch.job import TrainJob, check
+from dalle2_train.checkpoints.manifest import read_manifest
+from dalle2_train.launch.job import TrainJob, check, check_finished
 from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.training.fit import FitResult, finished
 
@@ -16,7 +17,9 @@ def train(job: TrainJob, workers: int = 0) -> FitResult:
     for what cannot work before anything starts, PreemptedError after a stop on request, RefusedError where the
     loss stays no number.
     """
+    job = job.absolute()
     if (done := finished(job.run_uri, job.recipe.training.num_steps)) is not None:
+        check_finished(job, read_manifest(done.model))
         return done
     check(job, workers)
     if job.tracking is not None:

@@ -32,7 +32,7 @@ class FitResult:
     run: str
     step: int
     loss: float | None
-    """Of the last step; None where none was left to do."""
+    """Of the last step; None where it is not known any more."""
     resumed_from: int
     """Updates that an earlier attempt had done."""
     model: str
@@ -53,7 +53,7 @@ def fit(
 ) -> FitResult:
     """Train what is left of `module.training_config.num_steps`; every rank of the existing process group calls it.
 
-    The arguments are what the composition root chooses: nine small things rather than one bag of them.
+    The arguments are what the composition root chooses: eight small things rather than one bag of them.
     Raises PreemptedError after a stop that was asked for, with a checkpoint written; RefusedError where the loss is
     no number; InputError where the run's folder cannot be written or holds something else.
     """
@@ -63,6 +63,9 @@ def fit(
         storage.check_writable(run_uri)
     dist.barrier()
     resumed = newest_whole(run_uri)
+    if resumed is None and committed_steps(run_uri):
+        raise RefusedError(f"{run_uri} has checkpoints, but none of them is whole; restore one, or give another "
+                           "--name to begin anew")  # fmt: skip
     if resumed is not None:
         _check_same_run(run_uri, resumed[1], manifest_base)
     module.completed_steps = start = resumed[1].step if resumed else 0

@@ -1,7 +1,9 @@
 """SIGTERM and Ctrl-C ask a training to stop after a checkpoint; a second Ctrl-C ends it where it stands."""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -21,6 +23,10 @@ def ask_on_signals(ask: Callable[[], None]) -> dict[int, Any]:
     def handle(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Not print: a signal may come in the midst of one.
+        os.write(
+            sys.stderr.fileno(), b"\nstopping with a checkpoint; Ctrl-C once more ends at once, without\n"
+        )
         ask()
 
     for number in heeded:

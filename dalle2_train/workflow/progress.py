@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -120,7 +120,8 @@ def _every_second(tick: Callable[[], None]) -> Iterator[None]:
 
     def loop() -> None:
         while not done.wait(1.0):
-            tick()
+            with suppress(Exception):  # a storage that does not answer now may answer in a second
+                tick()
 
     thread = threading.Thread(target=loop, daemon=True)
     thread.start()

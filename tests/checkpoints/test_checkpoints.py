@@ -81,6 +81,16 @@ def test_the_last_ones_are_kept(run):
     assert started_steps(run) == committed_steps(run) == [3, 4]
 
 
+def test_damaged_ones_that_were_passed_over_take_no_place(run):
+    trained = Trained()
+    for step in (1, 4, 5):
+        trained.save(run, step, keep=3)
+    for step in (4, 5):
+        storage.publish_bytes(storage.join(checkpoint_uri(run, step), "__0_0.distcp"), b"damaged")
+    trained.save(run, 2, keep=2)  # the run went on from step 1
+    assert committed_steps(run) == [1, 2, 4, 5] and newest_whole(run)[1].step == 2
+
+
 def test_a_checkpoint_is_written_again_over_what_was_left_of_it(run):
     storage.publish_bytes(storage.join(checkpoint_uri(run, 3), "__7_0.distcp"), b"of a larger world")
     folder = Trained().save(run, 3)

@@ -29,10 +29,10 @@ def test_the_centre_square_is_taken():
     assert (decode_image(encoded(Image.fromarray(wide.transpose(1, 0, 2))), 4) == (10, 200, 30)).all()
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
 def test_transparent_is_white(mode: str):
     image = Image.new("RGBA", (8, 8), (255, 0, 0, 0)).convert(mode)
-    options = {"transparency": 0} if mode == "P" else {}
+    options = {"P": {"transparency": 0}, "RGB": {"transparency": (255, 0, 0)}}.get(mode, {})
     assert (decode_image(encoded(image, **options), 8) == 255).all()
 
 
@@ -54,6 +54,13 @@ def test_a_rotated_photograph_stands_upright():
     exif[0x0112] = 3  # turned by 180 degrees
     shown = decode_image(encoded(image, "JPEG", exif=exif, quality=100, subsampling=0), 8)
     assert shown[0, 4, 2] > 200 > 60 > shown[0, 4, 0]
+
+
+def test_a_photograph_with_broken_exif_stays_as_it_is():
+    image = Image.new("RGB", (8, 8), (200, 30, 30))
+    # With a density in its JFIF header Pillow reads the EXIF only when it is asked to turn the picture.
+    data = encoded(image, "JPEG", exif=b"Exif\0\0no header", dpi=(72, 72), quality=100)
+    assert (decode_image(data, 8) == decode_image(encoded(image, "JPEG", quality=100), 8)).all()
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -83,6 +90,12 @@ def test_half_a_picture_is_refused(kind: str):
     verify_image(data)
     with pytest.raises(BrokenImageError):
         verify_image(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\3\4 broken", b"\x93NUMPY"])
+def test_what_is_no_array_is_refused(data: bytes):
+    with pytest.raises(ValueError, match="magic"):
+        decode_array(data)
 
 
 def test_an_array_never_runs_code():

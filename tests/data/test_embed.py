@@ -9,7 +9,7 @@ import pytest
 
 from dalle2_train.data.decode import decode_array
 from dalle2_train.data.embed import embed_shards
-from dalle2_train.data.manifest import ShardManifest, load
+from dalle2_train.data.manifest import ShardManifest, index, load
 from dalle2_train.errors import InputError
 
 MakeSet = Callable[..., str]
@@ -60,6 +60,25 @@ def test_it_goes_on_shard_by_shard(make_set: MakeSet, embed, squares: SimpleName
     assert calls[0] == 10 + 6
     assert embed(uri, tmp_path / "to", dying) == whole
     assert calls[0] == 10 + 6
+
+
+def test_indexing_again_keeps_whose_embeddings_they_are(make_set: MakeSet, embed, tmp_path: Path):
+    uri, to = make_set(30), str(tmp_path / "to")
+    made = embed(uri, to)
+    assert index(to) == load(to) == made
+
+
+def test_a_set_is_not_whole_while_it_is_embedded_anew(make_set: MakeSet, embed, squares, tmp_path: Path):
+    uri = make_set(30)
+    embed(uri, tmp_path / "to")
+    (tmp_path / "to" / "00001.tar").write_bytes(b"spoilt")
+
+    def dying(images, captions):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(uri, tmp_path / "to", dying)
+    assert not (tmp_path / "to" / "manifest.json").exists()
 
 
 def test_a_shard_that_was_spoilt_is_made_again(make_set: MakeSet, embed, tmp_path: Path):

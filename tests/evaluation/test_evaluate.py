@@ -179,5 +179,5 @@ def test_the_splits_that_are_there_are_asked_for(
     with pytest.raises(InputError, match="'compositional' has 0 pictures"):
         _run(perfect, eyes, splits=("compositional",))
     del fake_data["validation"]
-    with pytest.raises(InputError, match="no split 'validation'.*ingest 20 pictures"):
+    with pytest.raises(InputError, match=r"no split 'validation'.*with 20 captions"):
         _run(perfect, eyes)

@@ -1,6 +1,7 @@
 """A training in this process: checked before it starts, and without Ray."""
 
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -40,6 +41,20 @@ def test_the_same_command_again_goes_on_with_more_steps(make_job):
     again = train(replace(half, recipe=whole.recipe))
     assert again.resumed_from == 2 and again.step == 4
     assert losses(half.run_uri) == losses(whole.run_uri)
+
+
+def test_a_finished_run_is_not_another_ones_answer(make_job, shards, tmp_path):
+    settings = ("training.num_steps=1", "training.sample_every_steps=0")
+    job = make_job("run", *settings)
+    train(job)
+    assert train(make_job("run", *settings, "training.log_every_steps=1")).resumed_from == 1
+    with pytest.raises(InputError, match=r"optimizer.learning_rate 0.002, not 0.003; give another --name"):
+        train(make_job("run", *settings, "optimizer.learning_rate=0.003"))
+    other = shutil.copytree(shards, tmp_path / "other")
+    (other / "manifest.json").unlink()
+    (other / "00000.tar").write_bytes((other / "00000.tar").read_bytes() + bytes(512))
+    with pytest.raises(InputError, match="the shards"):
+        train(replace(job, data=str(other)))
 
 
 def test_weights_may_come_from_another_run(make_job):
