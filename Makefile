@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CONSTRAINTS ?= constraints/cpu.txt
+FOLDER ?= quickstart
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(notdir $(CONSTRAINTS))
@@ -49,8 +50,8 @@ quickstart: setup  ## train all four models on emoji and sample pictures: quicks
 emoji: setup  ## the longer training on all emoji: emoji/
 	$(BIN)/python -m pipelines.emoji
 
-ui: setup  ## the quickstart's runs in MLflow's UI
-	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///quickstart/mlflow.db
+ui: setup  ## a pipeline's runs in MLflow's UI: the quickstart's, or those of FOLDER=emoji
+	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(FOLDER)/mlflow.db
 
 clean:  ## caches and .venv; quickstart/ and emoji/ are yours and stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

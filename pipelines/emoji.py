@@ -24,4 +24,4 @@ EMOJI = Plan(
 )
 
 if __name__ == "__main__":
-    sys.exit(main(EMOJI, "emoji"))
+    sys.exit(main(EMOJI, "emoji", __doc__))

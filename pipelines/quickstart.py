@@ -1,6 +1,6 @@
 """From an empty folder to a picture: emoji → CLIP → prior → decoder → upsampler → judged, promoted, exported.
 
-`make quickstart` runs it on two cores in about twenty minutes. Interrupted, it goes on where it was when run
+`make quickstart` runs it on two cores in minutes. Interrupted, it goes on where it was when run
 again; finished, it only says again what it made.
 """
 
@@ -228,7 +228,7 @@ def _report(model: str) -> EvaluationReport:
     return report
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: dict[str, Any], folder: str) -> str:
     """What a person wants to know at the end."""
     paths = result["paths"]
     seconds = sum(stage["seconds"] for stage in result["stages"].values())
@@ -242,14 +242,14 @@ def summary(result: dict[str, Any]) -> str:
             f"loss curves   {paths['losses']}",
             f"evaluation    {paths['report']}",
             f"model         {paths['release']}  (for diffusers: {paths['diffusers']})",
-            "experiments   make ui, then http://127.0.0.1:5000",
+            f"experiments   make ui FOLDER={folder}, then http://127.0.0.1:5000",
         ]
     )
 
 
-def main(plan: Plan, folder: str, argv: Sequence[str] | None = None) -> int:
+def main(plan: Plan, folder: str, description: str | None, argv: Sequence[str] | None = None) -> int:
     """The program around `run`: its arguments, its exit code, its last words."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--folder", default=folder, help="where everything goes (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every recipe")
     parser.add_argument("--json", action="store_true", help="print result.json on the last line")
@@ -261,11 +261,11 @@ def main(plan: Plan, folder: str, argv: Sequence[str] | None = None) -> int:
     except tuple(EXIT_CODES) as error:
         print(str(error) or INTERRUPTED, file=sys.stderr)
         return exit_code(error)
-    print(summary(result))
+    print(summary(result, args.folder))
     if args.json:
         print(json.dumps(result))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(QUICKSTART, "quickstart"))
+    sys.exit(main(QUICKSTART, "quickstart", __doc__))

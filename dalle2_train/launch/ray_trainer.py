@@ -11,7 +11,6 @@ from typing import Any
 import fsspec
 import ray
 import ray.train
-import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
@@ -44,13 +43,13 @@ def train_on_ray(job: TrainJob, workers: int, run: Run | None = None) -> FitResu
     if run is None:
         from dalle2_train.launch.worker import run
     job = job.absolute()
+    # The cluster is asked, not this process: a head node often has no GPU of its own.
+    use_gpu = ray.cluster_resources().get("GPU", 0) > 0
     trainer = TorchTrainer(
         _rank,
         train_loop_config={"job": job, "run": run},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=torch.cuda.is_available(), resources_per_worker={"CPU": 1}
-        ),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(
             name=f"{job.name}-attempt-{_next_attempt(job.run_uri)}",
             failure_config=FailureConfig(max_failures=job.recipe.training.max_failures),
