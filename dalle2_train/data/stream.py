@@ -37,6 +37,11 @@ class DataConfig:
     cache_megabytes: int = 512
     """Decoded samples kept in memory, per process; 0 keeps none."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("image_size", 1), ("num_lanes", 1), ("block_size", 1), ("cache_megabytes", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"data.{name} is {getattr(self, name)}; it must be {least} or more")
+
 
 class Stream:
     """Iterates (batch, state after it), forever. `state` continues where another stream, of any world size, stood.
@@ -165,8 +170,6 @@ def _identity(manifest: ShardManifest, order: Order, split: str) -> str:
 
 def _check_sizes(config: DataConfig, global_batch_size: int, rank: int, world_size: int) -> None:
     lanes = config.num_lanes
-    if min(lanes, config.block_size, config.image_size, global_batch_size) < 1:
-        raise InputError("num_lanes, block_size, image_size and global_batch_size must be at least 1")
     if not 0 <= rank < world_size or lanes % world_size:
         raise InputError(
             f"{world_size} workers do not divide num_lanes={lanes}; set data.num_lanes to a multiple"

@@ -38,5 +38,7 @@ def _release_digest(uri: str) -> str:
     digests = {str(name): str(entry.get("sha256")) for name, entry in files.items()}
     for name, expected in digests.items():
         if storage.sha256_file(storage.join(uri, name)) != expected:
-            raise RefusedError(f"{uri}: {name} is not the file that was released; restore it or export again")
+            raise RefusedError(
+                f"{uri}: {name} is not the file that was released; restore it, or remove the folder and export again"
+            )
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

@@ -22,7 +22,7 @@ from dalle2_train.encoders.tokenizer import save_tokenizer
 from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.export.proof import PROOF_CONFIG, prove
 from dalle2_train.export.release import diffusion_parts, model_digests
-from dalle2_train.export.staging import check_free, staged
+from dalle2_train.export.staging import check_free, file_names, refuse_damage, staged
 from dalle2_train.generation.load import Part, Unclip, load_unclip
 from dalle2_train.generation.pipeline import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE, GenerationConfig
 from dalle2_train.networks import decoder, prior, upsampler
@@ -84,8 +84,12 @@ def export_diffusers(
         check_exportable(unclip)
         with staged(to, last=_INDEX) as folder:
             write_folder(unclip, folder, diffusers_version)
-            report = {"models": digests, "proof": asdict(prove(unclip, folder, prompts, proof_config))}
+            proof = asdict(prove(unclip, folder, prompts, proof_config))
+            files = {name: storage.sha256_file(folder / name) for name in file_names(folder)}
+            report = {"models": digests, "proof": proof, "files": files}
             storage.publish_json(str(folder / EXPORT_REPORT), report)
+    else:
+        refuse_damage(to, report.get("files", {}))
     return DiffusersExport(path=storage.absolute(to), models=digests, proof=report["proof"])
 
 

@@ -12,7 +12,7 @@ from dalle2_train.checkpoints import FileEntry, model_digest
 from dalle2_train.checkpoints.manifest import publish_manifest
 from dalle2_train.encoders.clip import save_clip
 from dalle2_train.encoders.loading import load_clip
-from dalle2_train.export.staging import check_free, file_names, staged
+from dalle2_train.export.staging import check_free, file_names, refuse_damage, staged
 from dalle2_train.generation.load import RELEASE_MANIFEST, Part, Unclip, load_unclip
 
 FORMAT_VERSION = 1
@@ -34,9 +34,9 @@ class Release:
 def export_release(models: Sequence[str], to: str, *, clip: str | None = None) -> Release:
     """Writes clip/, prior/, decoder/, upsampler/ and unclip.json to the folder or URI `to`.
 
-    The folder is a MODEL of its own: `load_unclip([to])` opens it, and so does each part's subfolder. Equal models
-    give equal bytes. A `to` that holds the release of these very models is left as it is.
-    Errors: InputError as `load_unclip`, or when something else is at `to`; RefusedError for damaged files.
+    The folder is a MODEL of its own: `load_unclip([to])` opens it, and so does each part's subfolder. The same model
+    folders give the same bytes. A `to` that holds the release of these very models is left as it is.
+    Errors: InputError as `load_unclip`, or when something else is at `to`; RefusedError for damaged files, there too.
     """
     unclip = load_unclip(models, clip=clip)
     if not _holds(to, unclip):
@@ -71,7 +71,10 @@ def _holds(to: str, unclip: Unclip) -> bool:
     if not storage.exists(uri):
         return False
     described = storage.read_json(uri)
-    return isinstance(described, dict) and described.get("models") == model_digests(unclip)
+    if not isinstance(described, dict) or described.get("models") != model_digests(unclip):
+        return False
+    refuse_damage(to, {name: entry["sha256"] for name, entry in described["files"].items()})
+    return True
 
 
 def _write(unclip: Unclip, folder: Path) -> None:

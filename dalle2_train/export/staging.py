@@ -4,11 +4,11 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dalle2_train import storage
-from dalle2_train.errors import InputError
+from dalle2_train.errors import InputError, RefusedError
 
 
 def check_free(to: str) -> None:
@@ -46,6 +46,15 @@ def staged(to: str, *, last: str) -> Iterator[Path]:
         os.rename(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def refuse_damage(to: str, digests: Mapping[str, str]) -> None:
+    """RefusedError where a file of an earlier export (name → SHA-256) is not there as it was."""
+    for name, expected in digests.items():
+        uri = storage.join(to, name)
+        if not storage.exists(uri) or storage.sha256_file(uri) != expected:
+            raise RefusedError(f"{to} holds this export, but {name} is damaged or gone; remove the folder and "
+                               "export again")  # fmt: skip
 
 
 def file_names(folder: Path) -> list[str]:

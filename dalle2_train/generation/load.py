@@ -111,7 +111,8 @@ def _release_folders(uri: str) -> list[str]:
         for name, file in described["files"].items():
             if storage.sha256_file(storage.join(uri, name)) != file["sha256"]:
                 raise RefusedError(
-                    f"{uri}: {name} is not the file that was released; restore it or export again"
+                    f"{uri}: {name} is not the file that was released; restore it, or remove the folder and "
+                    "export again"
                 )
         return [storage.join(uri, name) for name in described["models"]]
     except (KeyError, TypeError, AttributeError) as error:

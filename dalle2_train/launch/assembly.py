@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from transformers import CLIPTokenizer
 
 from dalle2_train import seeding, storage
 from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest, open_model
@@ -20,6 +21,7 @@ from dalle2_train.data.samples import caption
 from dalle2_train.data.stream import Stream, Tokenize
 from dalle2_train.encoders.clip import build_clip
 from dalle2_train.encoders.encoder import ClipEncoder
+from dalle2_train.encoders.loading import load_clip
 from dalle2_train.encoders.tokenizer import tokenize, train_tokenizer
 from dalle2_train.errors import InputError
 from dalle2_train.launch.job import TrainJob, find_embeddings, open_clip
@@ -107,10 +109,8 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
     settings = (recipe.training, recipe.optimizer, recipe.parallel)
     match recipe.model:
         case ClipModelConfig() as model:
-            captions = islice(_captions(job.data, recipe.data.split), _MAX_TOKENIZER_CAPTIONS)
-            sizes = model.encoder
-            tokenizer = train_tokenizer(captions, sizes.vocab_size, sizes.context_length)
-            return ClipModule(build_clip(sizes, tokenizer), tokenizer, model, *settings)
+            tokenizer = _tokenizer(job, model)
+            return ClipModule(build_clip(model.encoder, tokenizer), tokenizer, model, *settings)
         case PriorModelConfig() as model:
             assert clip is not None
             return PriorModule(Prior(model.network), model, clip.null_text(), *settings)
@@ -119,6 +119,14 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
             return DecoderModule(Decoder(model.network), model, clip.null_text(), *settings)
         case UpsamplerModelConfig() as model:
             return UpsamplerModule(Upsampler(model.network), model, *settings)
+
+
+def _tokenizer(job: TrainJob, model: ClipModelConfig) -> CLIPTokenizer:
+    """That of the CLIP to begin with, whose weights belong to its tokens, or one trained on the captions."""
+    if job.init_from is not None:
+        return load_clip(job.init_from).tokenizer
+    captions = islice(_captions(job.data, job.recipe.data.split), _MAX_TOKENIZER_CAPTIONS)
+    return train_tokenizer(captions, model.encoder.vocab_size, model.encoder.context_length)
 
 
 def _captions(data: str, split: str) -> Iterator[str]:

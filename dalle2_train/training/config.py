@@ -21,6 +21,7 @@ class TrainingConfig:
     ema_decay: float = 0.999
     """Decay per step of the averaged weights, which are what is sampled from, evaluated and released."""
     gradient_clip_norm: float | None = 1.0
+    """Largest L2 norm of the whole gradient; None clips nothing."""
     checkpoint_every_steps: int = 500
     keep_checkpoints: int = 2
     log_every_steps: int = 10
@@ -33,6 +34,7 @@ class TrainingConfig:
     num_threads: int | None = None
     """Threads of a rank on the CPU; None takes OMP_NUM_THREADS, or torch's own choice. The last bits depend on it."""
     channels_last: bool = False
+    """Pictures lie as (height, width, channel) in memory, which bf16 convolutions on CPUs and GPUs run faster on."""
     compile: bool = False
     """torch.compile the network: a slow first step, faster later ones."""
 
@@ -40,12 +42,23 @@ class TrainingConfig:
         for name in (
             "num_steps",
             "global_batch_size",
+            "micro_batch_size",
             "checkpoint_every_steps",
             "keep_checkpoints",
             "log_every_steps",
+            "max_nonfinite_steps",
+            "num_threads",
         ):
-            if getattr(self, name) < 1:
-                raise InputError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"training.{name} is {value}; it must be at least 1")
+        for name in ("sample_every_steps", "max_failures"):
+            if getattr(self, name) < 0:
+                raise InputError(f"training.{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.gradient_clip_norm is not None and self.gradient_clip_norm <= 0:
+            raise InputError(
+                f"training.gradient_clip_norm is {self.gradient_clip_norm}; it must be positive, or null for none"
+            )
         if not 0.0 <= self.ema_decay < 1.0:
             raise InputError(f"training.ema_decay is {self.ema_decay}; it must be in [0, 1)")
 
@@ -65,3 +78,11 @@ class OptimizerConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     final_fraction: float = 0.0
     """What the cosine schedule leaves of the learning rate at the last step."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "epsilon", "weight_decay", "warmup_steps", "final_fraction"):
+            if getattr(self, name) < 0:
+                raise InputError(f"optimizer.{name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"optimizer.{name} is {getattr(self, name)}; it must be in [0, 1)")

@@ -227,6 +227,10 @@ class TestEmbedded:
             with pytest.raises(InputError, match=message):
                 open_stream(uri, batch_type=DecoderBatch, embeddings=embeddings)
 
+    def test_pictures_are_not_looked_for_among_embeddings(self, make_set: MakeSet, embed: Embed):
+        with pytest.raises(InputError, match="holds embeddings and no pictures"):
+            open_stream(embed(make_set(20)), batch_type=DecoderBatch)
+
     def test_sets_without_vectors_or_encodings_are_refused(self, make_set: MakeSet, embed: Embed):
         uri = make_set(20)
         with pytest.raises(InputError, match="no embeddings"):

@@ -82,6 +82,15 @@ def test_a_damaged_file_is_found(release: Release, tmp_path: Path):
         load_unclip([str(tmp_path / "damaged")])
 
 
+def test_a_damaged_release_is_not_said_to_be_done(
+    models: Mapping[str, str], release: Release, tmp_path: Path
+):
+    damaged = shutil.copytree(release.path, tmp_path / "damaged")
+    (damaged / "decoder" / "model.safetensors").unlink()
+    with pytest.raises(RefusedError, match=r"decoder/model\.safetensors.*export again"):
+        export_release(list(models.values()), str(damaged))
+
+
 def test_nothing_is_written_over_or_left_half_written(
     models: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
