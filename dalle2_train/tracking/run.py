@@ -59,7 +59,7 @@ class MlflowRecorder:
         self._pending: list[Metric] = []
         self._status: str | None = None
         self._stop = threading.Event()
-        self._has_warned = False
+        self._warned: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="mlflow-recorder", daemon=True)
         self._thread.start()
 
@@ -132,7 +132,10 @@ class MlflowRecorder:
         return True
 
     def _warn(self, error: Exception) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            _logger.warning("MLflow at %s: %s: %s; training goes on", self._spec.tracking_uri, type(error).__name__,
-                            str(error).splitlines()[0] if str(error) else "")  # fmt: skip
+        kind = type(error).__name__
+        if (
+            kind not in self._warned
+        ):  # a server that is down says so at every attempt, each time in other words
+            self._warned.add(kind)
+            reason = next(iter(str(error).splitlines()), "")
+            _logger.warning("MLflow at %s: %s: %s; training goes on", self._spec.tracking_uri, kind, reason)

@@ -14,6 +14,7 @@ from dalle2_train.tracking.params import flatten, redact
 from dalle2_train.tracking.uri import connect, database_file
 
 NAME_TAG = "dalle2_train.name"
+PLACE_TAG = "run_uri"
 STATUS_TAG = "dalle2_train.status"
 _IMAGE_STEP_TAG = "dalle2_train.image_step."
 _MAX_METRICS = 1000
@@ -41,9 +42,7 @@ class RunWriter:
         self._spec = spec
         self._client: MlflowClient = connect(spec.tracking_uri)
         experiment_id = _experiment(self._client, spec)
-        run = _find_run(self._client, experiment_id, spec.name) or _create_run(
-            self._client, experiment_id, spec
-        )
+        run = _find_run(self._client, experiment_id, spec) or _create_run(self._client, experiment_id, spec)
         self.run_id: str = run.info.run_id
         # A run that failed or was killed stays so for MLflow, whatever is logged to it afterwards.
         self._client.update_run(self.run_id, status="RUNNING")
@@ -120,14 +119,16 @@ def _artifacts(spec: RunSpec) -> str | None:
     return (file.parent / "mlartifacts" / re.sub(r"[^\w\-.]", "_", spec.experiment)).as_uri()
 
 
-def _find_run(client: MlflowClient, experiment_id: str, name: str) -> Run | None:
-    quote = '"' if "'" in name else "'"
-    runs = client.search_runs([experiment_id], f"tags.`{NAME_TAG}` = {quote}{name}{quote}", max_results=1)
-    return runs[0] if runs else None
+def _find_run(client: MlflowClient, experiment_id: str, spec: RunSpec) -> Run | None:
+    """The run of that name in that place: another storage may hold another run of the name."""
+    quote = '"' if "'" in spec.name else "'"
+    runs = client.search_runs([experiment_id], f"tags.`{NAME_TAG}` = {quote}{spec.name}{quote}")
+    return next((run for run in runs if run.data.tags.get(PLACE_TAG) == spec.tags.get(PLACE_TAG)), None)
 
 
 def _create_run(client: MlflowClient, experiment_id: str, spec: RunSpec) -> Run:
-    return client.create_run(experiment_id, tags={NAME_TAG: spec.name}, run_name=spec.name)
+    place = {PLACE_TAG: spec.tags[PLACE_TAG]} if PLACE_TAG in spec.tags else {}
+    return client.create_run(experiment_id, tags={NAME_TAG: spec.name, **place}, run_name=spec.name)
 
 
 def _image_steps(run: Run) -> dict[str, int]:

@@ -85,6 +85,16 @@ def test_another_name_is_another_run(tracking_uri: str, client: MlflowClient) ->
     assert sorted(run.info.run_name or "" for run in _runs(client)) == sorted(["prior", 'pri"or', "pri'or"])
 
 
+def test_the_same_name_in_another_storage_is_another_run(tracking_uri: str, client: MlflowClient) -> None:
+    for place in ("/a/decoder", "/b/decoder", "/a/decoder"):
+        recorder = MlflowRecorder(
+            tracking_uri, "tests", "decoder", {}, {"run_uri": place}, system_metrics=False
+        )
+        recorder.metrics(1, {"loss": 1.0})
+        recorder.finish("finished")
+    assert sorted(run.data.tags["run_uri"] for run in _runs(client)) == ["/a/decoder", "/b/decoder"]
+
+
 def test_pictures_become_a_series_without_doubles(tracking_uri: str, client: MlflowClient) -> None:
     for steps in ((10, 20), (20, 30)):
         recorder = _record(tracking_uri)
