@@ -1,7 +1,6 @@
-"""What happens after a step: records, pictures, checkpoints, and the decision to stop. Each is one callback."""
+"""What is kept of a step: records, pictures, checkpoints. Each is one callback; `stopping` is another."""
 
 import io
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,19 +10,19 @@ import torch
 import torch.distributed as dist
 
 from dalle2_train import storage
-from dalle2_train.checkpoints.layout import stop_uri
 from dalle2_train.checkpoints.manifest import ModelManifest
 from dalle2_train.checkpoints.save import save
 from dalle2_train.checkpoints.state import state_of
-from dalle2_train.errors import RefusedError
 from dalle2_train.training.base import StepOutcome, UnclipModule
 from dalle2_train.training.protocols import Recorder, Sampler
 from dalle2_train.training.records import LossRecord, Progress, report_once
-from dalle2_train.training.signals import ask_on_signals
 
 
 class Records(pl.Callback):
-    """On rank 0: a line per step, progress, and metrics to the recorder. Its failures stop nothing."""
+    """On rank 0: a line per step, progress, and metrics to the recorder.
+
+    The losses are part of the run, and what fails them ends it; progress and the recorder stop nothing.
+    """
 
     def __init__(
         self, run_uri: str, recorder: Recorder | None, progress: Progress, completed_steps: int
@@ -35,7 +34,7 @@ class Records(pl.Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        outcome = _outcome(pl_module)
+        outcome = outcome_of(pl_module)
         self.losses.add({"step": outcome.step, "loss": outcome.loss, "gradient_norm": outcome.gradient_norm,
                          "learning_rate": outcome.learning_rate, "skipped": outcome.skipped})  # fmt: skip
         try:
@@ -142,51 +141,6 @@ class Checkpoints(pl.Callback):
         self.last_step = step
 
 
-class Stopping(pl.Callback):
-    """Stops all ranks together: when told to (a signal, a stop file), or when the loss has been no number for long."""
-
-    def __init__(self, run_uri: str) -> None:
-        self.stop_uri = stop_uri(run_uri)
-        self.num_nonfinite = 0
-        self._signalled = False
-        self._last_look = -float("inf")
-        self._look_every = 1.0 if storage.local_path(run_uri) is not None else 10.0
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        # Only now: Lightning has put its own handlers there, and puts back what it found when it is done.
-        ask_on_signals(self._on_signal)
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        pl_module.stop_requested = self._signalled or self._is_asked()
-
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        outcome, limit = _outcome(pl_module), pl_module.training_config.max_nonfinite_steps
-        self.num_nonfinite = self.num_nonfinite + 1 if outcome.skipped else 0
-        if self.num_nonfinite >= limit:
-            raise RefusedError(
-                f"the loss or gradient was not finite {limit} steps in a row, up to step {outcome.step}; these updates "
-                "were left out. Lower optimizer.learning_rate, or look for broken samples with `shards check`"
-            )
-        if outcome.stop:
-            trainer.should_stop = True
-
-    def _on_signal(self) -> None:
-        self._signalled = True
-
-    def _is_asked(self) -> bool:
-        """Rank 0 looks for the stop file, seldom; a storage that does not answer asks for nothing."""
-        now = time.monotonic()
-        if dist.get_rank() != 0 or now - self._last_look < self._look_every:
-            return False
-        self._last_look = now
-        try:
-            return storage.exists(self.stop_uri)
-        except Exception:
-            return False
-
-
 def merged_order(order: Any) -> dict[str, Any]:
     """The order of all ranks as one JSON mapping; every rank calls it."""
     parts: list[Any] = [None] * dist.get_world_size()
@@ -194,7 +148,8 @@ def merged_order(order: Any) -> dict[str, Any]:
     return type(order).merge(parts).to_json()
 
 
-def _outcome(module: UnclipModule) -> StepOutcome:
+def outcome_of(module: UnclipModule) -> StepOutcome:
+    """What the step that has just ended came to."""
     assert module.outcome is not None
     return module.outcome
 

@@ -19,9 +19,10 @@ from dalle2_train.checkpoints.manifest import ModelManifest, has_manifest, read_
 from dalle2_train.checkpoints.state import restore_optimizer, state_of
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
 from dalle2_train.training.base import UnclipModule
-from dalle2_train.training.callbacks import Checkpoints, Pictures, Records, Stopping
+from dalle2_train.training.callbacks import Checkpoints, Pictures, Records
 from dalle2_train.training.protocols import OpenStream, Recorder, Sampler
 from dalle2_train.training.records import Progress, report_once
+from dalle2_train.training.stopping import Stopping
 from dalle2_train.training.strategy import MeshStrategy
 
 
