@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 
-def ask_on_signals(ask: Callable[[], None]) -> dict[int, Any]:
+def ask_on_signals(ask: Callable[[], object]) -> dict[signal.Signals, Any]:
     """From here on a signal calls `ask`; returns the handlers it replaced: none outside of the main thread.
 
     A signal that this process was told to ignore (Ctrl-C under nohup) stays ignored.
@@ -35,7 +35,7 @@ def ask_on_signals(ask: Callable[[], None]) -> dict[int, Any]:
 
 
 @contextlib.contextmanager
-def asking_on_signals(ask: Callable[[], None]) -> Iterator[None]:
+def asking_on_signals(ask: Callable[[], object]) -> Iterator[None]:
     """`ask_on_signals` for the length of a block."""
     earlier = ask_on_signals(ask)
     try:
