@@ -115,6 +115,7 @@ def train_toy(
         "global_batch_size": 8,
         "checkpoint_every_steps": 4,
         "log_every_steps": 2,
+        "precision": "fp32",  # the weights' own format, on machines that are fast at bf16 too
     } | training
     training_config = TrainingConfig(**settings)
     optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=3, schedule="cosine", weight_decay=0.1)
