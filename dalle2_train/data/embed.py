@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +18,10 @@ from webdataset.writer import TarWriter
 
 from dalle2_train import storage
 from dalle2_train.data import manifest as manifests
-from dalle2_train.data.decode import decode_image
-from dalle2_train.data.embedded import IMAGE_EMBED, TEXT_EMBED, TEXT_ENCODINGS, TEXT_MASK
+from dalle2_train.data.decode import decode_array, decode_image
+from dalle2_train.data.embedded import COVARIANCE, IMAGE_EMBED, TEXT_EMBED, TEXT_ENCODINGS, TEXT_MASK
 from dalle2_train.data.manifest import EmbeddingInfo, Shard, ShardManifest
+from dalle2_train.data.moments import NOTHING, Moments, moments_of
 from dalle2_train.data.progress import Progress, on_stderr
 from dalle2_train.data.reader import Place, RawSample, Reader
 from dalle2_train.data.samples import caption, image_bytes
@@ -39,25 +39,6 @@ class Embedded(NamedTuple):
 
 Encode = Callable[[Tensor, list[str]], Embedded]
 """(uint8 (B, 3, S, S), B captions) → Embedded."""
-
-
-class _Moments(NamedTuple):
-    """Count, mean (E,), sum of squared deviations (E,), sum of norms: of image embeddings, in float64."""
-
-    count: int
-    mean: NDArray[np.float64]
-    squares: NDArray[np.float64]
-    norms: float
-
-    def merged(self, other: _Moments) -> _Moments:
-        """Of both sets together (Chan et al. 1979)."""
-        if not self.count or not other.count:
-            return self if self.count else other
-        count = self.count + other.count
-        delta = other.mean - self.mean
-        mean = self.mean + delta * (other.count / count)
-        squares = self.squares + other.squares + delta**2 * (self.count * other.count / count)
-        return _Moments(count, mean, squares, self.norms + other.norms)
 
 
 def embed_shards(
@@ -84,7 +65,8 @@ def embed_shards(
     _refuse_others(to, clip_fingerprint)
     storage.check_writable(to)
     told = {"clip_fingerprint": clip_fingerprint, "text_encodings": text_encodings, "image_size": image_size}
-    parts: list[tuple[Shard, _Moments]] = []
+    shards: list[Shard] = []
+    total = NOTHING
     for number, shard in enumerate(manifest.shards):
         key = {**told, "source": shard.sha256}
         part = _done(to, shard, key)
@@ -93,9 +75,10 @@ def embed_shards(
             storage.remove(storage.join(to, manifests.MANIFEST))
             encoded = _encode_shard(Reader(source, manifest), number, encode, image_size, batch_size)
             part = _publish(to, shard, key, encoded, text_encodings)
-        parts.append(part)
+        shards.append(part[0])
+        total = total.merged(part[1])
         progress(number + 1, len(manifest.shards))
-    return _finish(to, manifest, parts, clip_uri, clip_fingerprint, text_encodings)
+    return _finish(to, manifest, shards, total, clip_uri, clip_fingerprint, text_encodings)
 
 
 def _refuse_others(to: str, clip_fingerprint: str) -> None:
@@ -156,7 +139,7 @@ def _columns(embedded: Embedded, count: int) -> dict[str, NDArray[Any]]:
 
 def _publish(
     to: str, shard: Shard, key: dict[str, Any], rows: Iterator[_Row], text_encodings: bool
-) -> tuple[Shard, _Moments]:
+) -> tuple[Shard, Moments]:
     """Writes one embedded shard, then the record that says it is whole."""
     vectors = []
     with storage.local_staging(storage.local_path(to)) as folder:
@@ -167,9 +150,11 @@ def _publish(
                     vectors.append(row.members[IMAGE_EMBED])
                 writer.write(_sample(row, text_encodings))
         index = manifests.index_shard(str(tar))
-        moments = _moments(np.stack(vectors) if vectors else np.zeros((0, 0)))
+        moments = moments_of(np.stack(vectors) if vectors else np.zeros((0, 0)))
         storage.publish_file(tar, storage.join(to, shard.path))
-    record = {**key, "sha256": index.sha256, "moments": _plain(moments)}
+    products_sha256 = storage.publish_bytes(_products_uri(to, shard.path), _npy(moments.products))
+    told = {"count": moments.count, "mean": moments.mean.tolist(), "norms": moments.norms}
+    record = {**key, "sha256": index.sha256, "products_sha256": products_sha256, "moments": told}
     storage.publish_json(_record_uri(to, shard.path), record)
     return index, moments
 
@@ -186,7 +171,7 @@ def _npy(array: NDArray[Any]) -> bytes:
     return stream.getvalue()
 
 
-def _done(to: str, shard: Shard, key: dict[str, Any]) -> tuple[Shard, _Moments] | None:
+def _done(to: str, shard: Shard, key: dict[str, Any]) -> tuple[Shard, Moments] | None:
     """The embedded shard when an earlier run finished it from the same source by the same CLIP."""
     place, record_uri = storage.join(to, shard.path), _record_uri(to, shard.path)
     if not (storage.exists(record_uri) and storage.exists(place)):
@@ -194,57 +179,50 @@ def _done(to: str, shard: Shard, key: dict[str, Any]) -> tuple[Shard, _Moments] 
     record = storage.read_json(record_uri)
     if {name: record.get(name) for name in key} != key or storage.sha256_file(place) != record["sha256"]:
         return None
-    found = record["moments"]
-    moments = _Moments(found["count"], np.array(found["mean"]), np.array(found["squares"]), found["norms"])
+    products_uri, found = _products_uri(to, shard.path), record["moments"]
+    if not storage.exists(products_uri) or storage.sha256_file(products_uri) != record.get("products_sha256"):
+        return None
+    products = decode_array(storage.read_bytes(products_uri))
+    moments = Moments(found["count"], np.array(found["mean"]), products, found["norms"])
     return manifests.index_shard(place), moments
 
 
 def _finish(
     to: str,
     manifest: ShardManifest,
-    parts: list[tuple[Shard, _Moments]],
+    shards: list[Shard],
+    total: Moments,
     clip_uri: str,
     clip_fingerprint: str,
     text_encodings: bool,
 ) -> ShardManifest:
-    total = reduce(_Moments.merged, (moments for _, moments in parts))
     if not total.count:
         raise InputError(
             f"{to}: the set has no train split ({manifest.count()}), and so no statistics to train with"
         )
+    covariance = total.covariance
+    covariance_sha256 = storage.publish_bytes(storage.join(to, COVARIANCE), _npy(covariance))
     info = EmbeddingInfo(
         clip_uri=clip_uri,
         clip_fingerprint=clip_fingerprint,
         embed_dim=len(total.mean),
         mean=tuple(total.mean.tolist()),
-        std=tuple(np.sqrt(total.squares / total.count).tolist()),
+        std=tuple(np.sqrt(np.diagonal(covariance)).tolist()),
         norm=total.norms / total.count,
+        covariance_sha256=covariance_sha256,
         dtype="float32",
         text_encodings=text_encodings,
         source={shard.path: shard.sha256 for shard in manifest.shards},
     )
     source = {"kind": "embeddings", "of": manifest.digest}
-    done = ShardManifest(tuple(shard for shard, _ in parts), source, info)
+    done = ShardManifest(tuple(shards), source, info)
     manifests.publish(done, to)
     return done
 
 
-def _moments(vectors: NDArray[Any]) -> _Moments:
-    """vectors: (N, E)."""
-    wide = vectors.astype(np.float64)
-    mean = wide.mean(0) if len(wide) else np.zeros(wide.shape[1])
-    return _Moments(len(wide), mean, ((wide - mean) ** 2).sum(0), float(np.linalg.norm(wide, axis=1).sum()))
-
-
-def _plain(moments: _Moments) -> dict[str, Any]:
-    """As JSON, in which every float64 comes back as it was."""
-    return {
-        "count": moments.count,
-        "mean": moments.mean.tolist(),
-        "squares": moments.squares.tolist(),
-        "norms": moments.norms,
-    }
-
-
 def _record_uri(to: str, shard_path: str) -> str:
     return storage.join(to, f"{Path(shard_path).stem}_embedding.json")
+
+
+def _products_uri(to: str, shard_path: str) -> str:
+    return storage.join(to, f"{Path(shard_path).stem}_products.npy")

@@ -5,19 +5,22 @@ E embedding, L text length.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dalle2_train import storage
 from dalle2_train.data.batches import Decoded
 from dalle2_train.data.decode import decode_array
-from dalle2_train.data.manifest import ShardManifest, load_or_index
+from dalle2_train.data.manifest import EmbeddingInfo, ShardManifest, load_or_index
 from dalle2_train.data.reader import RawSample, Reader
-from dalle2_train.errors import InputError
+from dalle2_train.errors import InputError, RefusedError
 
 IMAGE_EMBED, TEXT_EMBED = "image_embed.npy", "text_embed.npy"
 TEXT_ENCODINGS, TEXT_MASK = "text_encodings.npy", "text_mask.npy"
+COVARIANCE = "covariance.npy"
 
 
 def joined_reader(uri: str, manifest: ShardManifest, embeddings: str) -> Reader:
@@ -32,6 +35,20 @@ def joined_reader(uri: str, manifest: ShardManifest, embeddings: str) -> Reader:
     if found is not manifest:
         _verify(manifest, found, embeddings, uri)
     return Reader(embeddings, found)
+
+
+def read_covariance(embeddings: str, info: EmbeddingInfo) -> NDArray[np.float64]:
+    """(E, E) float64: that of the train split's image embeddings in the set `embeddings`.
+
+    Raises InputError where the set was made without it, RefusedError where the file is damaged.
+    """
+    uri = storage.join(embeddings, COVARIANCE)
+    if info.covariance_sha256 is None or not storage.exists(uri):
+        raise InputError(f"{embeddings}: has no {COVARIANCE}; embed again, into an empty folder")
+    data = storage.read_bytes(uri)
+    if hashlib.sha256(data).hexdigest() != info.covariance_sha256:
+        raise RefusedError(f"{uri}: damaged; embed again, into an empty folder")
+    return decode_array(data)
 
 
 def _verify(manifest: ShardManifest, found: ShardManifest, embeddings: str, uri: str) -> None:

@@ -54,6 +54,8 @@ class EmbeddingInfo:
     dtype: str
     text_encodings: bool
     source: dict[str, str]
+    covariance_sha256: str | None = None
+    """Of covariance.npy beside the manifest, (E, E) of the train split's images."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from dalle2_train import seeding, storage
 from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest, open_model
 from dalle2_train.config import to_dict
 from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
-from dalle2_train.data.manifest import load_or_index
+from dalle2_train.data.embedded import read_covariance
+from dalle2_train.data.manifest import EmbeddingInfo, load_or_index
 from dalle2_train.data.reader import pipeline
 from dalle2_train.data.samples import caption
 from dalle2_train.data.stream import Stream, Tokenize
@@ -31,7 +32,7 @@ from dalle2_train.networks.prior import Prior
 from dalle2_train.networks.upsampler import Upsampler
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.clip import ClipModelConfig, ClipModule
-from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule
+from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, use_covariance
 from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics
 from dalle2_train.training.protocols import Sampler
 from dalle2_train.training.upsampler import UpsamplerModelConfig, UpsamplerModule
@@ -84,8 +85,8 @@ def assemble(job: TrainJob) -> Assembly:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeding.key(job.recipe.training.seed, "weights"))
         module = _build_module(job, clip)
-    if isinstance(module, PriorModule) and info is not None:
-        use_statistics(module.network, info.mean, info.std)
+    if embeddings is not None and info is not None:
+        _use_statistics(job, module, embeddings, info)
     if job.init_from is not None:
         _init_from(job.init_from, job.recipe.family, module.network)
     reference = None
@@ -119,6 +120,19 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
             return DecoderModule(Decoder(model.network), model, clip.null_text(), *settings)
         case UpsamplerModelConfig() as model:
             return UpsamplerModule(Upsampler(model.network), model, *settings)
+
+
+def _use_statistics(job: TrainJob, module: UnclipModule, embeddings: str, info: EmbeddingInfo) -> None:
+    """The networks that read embeddings know how those vary."""
+    if isinstance(module, PriorModule):
+        use_statistics(module.network, info.mean, info.std)
+    model = job.recipe.model
+    if (
+        isinstance(module, DecoderModule)
+        and isinstance(model, DecoderModelConfig)
+        and model.whiten_image_embed
+    ):
+        use_covariance(module.network, info.mean, read_covariance(embeddings, info))
 
 
 def _tokenizer(job: TrainJob, model: ClipModelConfig) -> CLIPTokenizer:

@@ -3,14 +3,22 @@
 Legend: B batch, L text length, E embedding, H W picture.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from dalle2_train.data.batches import DecoderBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.encoders.encoder import TextFeatures
-from dalle2_train.networks.decoder import Decoder, DecoderConfig
+from dalle2_train.networks.decoder import Decoder, DecoderConfig, plain_state
+from dalle2_train.networks.whitening import Whitening, zca
 from dalle2_train.parallel.shard import ParallelConfig
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.denoising import DenoisingModule, check_probability, drop_text, to_signal
@@ -29,6 +37,10 @@ class DecoderModelConfig:
     """Share of samples whose text is replaced by the encoded empty string."""
     image_embed_dropout: float = 0.1
     """Share of samples, drawn independently, whose image embedding is replaced by the learned null."""
+    whiten_image_embed: bool = False
+    """Learn from all directions of the image embedding at once (`networks.whitening`): the trained function is of the
+    same class, but a CLIP that was trained for minutes varies along five directions only, and what tells one picture
+    from another is in the others."""
 
     def __post_init__(self) -> None:
         check_probability("text_dropout", self.text_dropout)
@@ -55,6 +67,9 @@ class DecoderModule(DenoisingModule):
         self.text_dropout, self.image_embed_dropout = config.text_dropout, config.image_embed_dropout
         self.null_text = null_text
 
+    def write_model(self, weights: dict[str, Tensor], folder: Path) -> None:
+        super().write_model(plain_state(weights), folder)
+
     def compute_loss(self, batch: DecoderBatch, step: int) -> Loss:
         x_0 = to_signal(batch.image, self.weights_dtype)  # (B, 3, H, W)
         draws = self.draw(x_0, batch.index, step)
@@ -67,3 +82,10 @@ class DecoderModule(DenoisingModule):
         if not self.objective.learned_variance:
             prediction = prediction.chunk(2, dim=1)[0]  # (B, 3, H, W)
         return self.loss(prediction, x_0, x_t, draws)
+
+
+def use_covariance(network: Decoder, mean: Sequence[float], covariance: NDArray[np.float64]) -> None:
+    """Whiten the image embeddings by an embedded set's mean (E,) and covariance (E, E)."""
+    like = next(network.parameters())
+    mean_tensor = torch.tensor(mean, dtype=torch.float64).to(like)  # (E,)
+    network.text_proj.whitening = Whitening(mean_tensor, torch.from_numpy(zca(covariance)).to(like))

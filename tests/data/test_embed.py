@@ -9,8 +9,9 @@ import pytest
 
 from dalle2_train.data.decode import decode_array
 from dalle2_train.data.embed import embed_shards
+from dalle2_train.data.embedded import read_covariance
 from dalle2_train.data.manifest import ShardManifest, index, load
-from dalle2_train.errors import InputError
+from dalle2_train.errors import InputError, RefusedError
 
 MakeSet = Callable[..., str]
 
@@ -38,6 +39,8 @@ def test_names_keys_and_statistics(make_set: MakeSet, embed, squares: SimpleName
     assert info is not None
     np.testing.assert_allclose(info.mean, trained.mean(0), rtol=1e-12)
     np.testing.assert_allclose(info.std, trained.std(0), rtol=1e-12)
+    covariance = read_covariance(str(tmp_path / "to"), info)
+    np.testing.assert_allclose(covariance, np.cov(trained.T, bias=True), rtol=1e-12, atol=1e-15)
     assert info.norm == pytest.approx(np.linalg.norm(trained, axis=1).mean())
     assert (info.embed_dim, info.clip_fingerprint) == (4, "f")
 
@@ -86,6 +89,19 @@ def test_a_shard_that_was_spoilt_is_made_again(make_set: MakeSet, embed, tmp_pat
     whole = embed(uri, tmp_path / "to")
     (tmp_path / "to" / "00001.tar").write_bytes(b"spoilt")
     assert embed(uri, tmp_path / "to") == whole
+
+
+def test_a_covariance_that_was_spoilt_is_refused_and_made_again(make_set: MakeSet, embed, tmp_path: Path):
+    uri, to = make_set(30), str(tmp_path / "to")
+    made = embed(uri, to)
+    assert made.embeddings is not None
+    whole = read_covariance(to, made.embeddings)
+    (tmp_path / "to" / "covariance.npy").write_bytes(b"spoilt")
+    (tmp_path / "to" / "00001_products.npy").write_bytes(b"spoilt")
+    with pytest.raises(RefusedError, match=r"covariance.npy: damaged"):
+        read_covariance(to, made.embeddings)
+    assert embed(uri, to) == made
+    np.testing.assert_array_equal(read_covariance(to, made.embeddings), whole)
 
 
 def test_places_of_others_are_refused(make_set: MakeSet, embed, tmp_path: Path):

@@ -16,8 +16,12 @@ from dalle2_train.networks.decoder import (
     DecoderConfig,
     diffusers_config,
     diffusers_text_proj_config,
+    plain_state,
     unexportable_text_lengths,
 )
+from dalle2_train.networks.whitening import Whitening, zca
+
+NULL = "learned_classifier_free_guidance_embeddings"
 
 KARLO_LIKE = DecoderConfig(
     image_size=16,
@@ -123,6 +127,44 @@ def test_a_dropped_image_is_the_null_of_guidance(parity: SimpleNamespace, genera
     parity.close(ours(**twice, keep_image=keep), theirs)
     nulls = ours.null_image_embed.expand(3, -1)
     parity.close(ours(**{**inputs, "image_embed": nulls}), theirs[:3])
+
+
+@torch.no_grad()
+def test_a_whitened_decoder_is_a_plain_one_of_diffusers(
+    parity: SimpleNamespace, generator: torch.Generator
+) -> None:
+    ours, unet, text_proj = make_pair(parity, KARLO_LIKE, generator, torch.float64)
+    vectors = torch.randn(200, KARLO_LIKE.embed_dim, generator=generator, dtype=torch.float64)
+    vectors *= torch.logspace(1, -1, KARLO_LIKE.embed_dim, dtype=torch.float64)
+    covariance = torch.cov(vectors.T, correction=0)
+    whitening = Whitening(vectors.mean(0), torch.from_numpy(zca(covariance.numpy())))
+    ours.text_proj.whitening = whitening
+    inputs = draw_inputs(KARLO_LIKE, generator, torch.float64)
+    keep = torch.tensor([True, False, True])
+    expected = ours(**inputs, keep_image=keep)
+    plain = plain_state(ours.state_dict())
+    assert torch.equal(plain_state(plain)[f"text_proj.{NULL}"], plain[f"text_proj.{NULL}"])
+
+    unet.load_state_dict({name[5:]: value for name, value in plain.items() if name.startswith("unet.")})
+    text_proj.load_state_dict(
+        {name[10:]: value for name, value in plain.items() if "text_proj." in name[:10]}
+    )
+    nulled = {
+        **inputs,
+        "image_embed": torch.where(keep[:, None], inputs["image_embed"], plain[f"text_proj.{NULL}"]),
+    }
+    parity.close(expected, run_theirs(unet, text_proj, nulled))
+
+    unwhitened = Decoder(KARLO_LIKE).double().eval()
+    unwhitened.load_state_dict(ours.state_dict())
+    parity.close(unwhitened(**inputs, keep_image=keep), expected)
+    again = Decoder(KARLO_LIKE).double().eval()
+    again.text_proj.whitening = whitening
+    again.load_state_dict(unwhitened.state_dict())
+    parity.close(again(**inputs, keep_image=keep), expected)
+    del plain[f"text_proj.{NULL}"]
+    with pytest.raises(RuntimeError, match=f"Missing key.*{NULL}"):
+        again.load_state_dict(plain)
 
 
 @torch.no_grad()
