@@ -32,8 +32,8 @@ from dalle2_train.networks.prior import Prior
 from dalle2_train.networks.upsampler import Upsampler
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.clip import ClipModelConfig, ClipModule
-from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, use_covariance
-from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics
+from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, whiten_image_embed
+from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics, whiten_error
 from dalle2_train.training.protocols import Sampler
 from dalle2_train.training.upsampler import UpsamplerModelConfig, UpsamplerModule
 
@@ -124,15 +124,17 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
 
 def _use_statistics(job: TrainJob, module: UnclipModule, embeddings: str, info: EmbeddingInfo) -> None:
     """The networks that read embeddings know how those vary."""
-    if isinstance(module, PriorModule):
-        use_statistics(module.network, info.mean, info.std)
     model = job.recipe.model
+    if isinstance(module, PriorModule) and isinstance(model, PriorModelConfig):
+        use_statistics(module.network, info.mean, info.std)
+        if model.whiten_error:
+            whiten_error(module, info.std, read_covariance(embeddings, info))
     if (
         isinstance(module, DecoderModule)
         and isinstance(model, DecoderModelConfig)
         and model.whiten_image_embed
     ):
-        use_covariance(module.network, info.mean, read_covariance(embeddings, info))
+        whiten_image_embed(module.network, info.mean, read_covariance(embeddings, info))
 
 
 def _tokenizer(job: TrainJob, model: ClipModelConfig) -> CLIPTokenizer:

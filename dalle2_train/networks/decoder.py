@@ -3,18 +3,16 @@
 B batch, E embedding, L text length, M = extra tokens + L context tokens, K context width, D time width, H W pixels.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dalle2_train.errors import InputError
 from dalle2_train.networks.attention import visibility_bias
+from dalle2_train.networks.text_projection import TextProjection
 from dalle2_train.networks.unet import UNet, UNetConfig, check_levels
-from dalle2_train.networks.whitening import Whitening, fold, unfold
 
 
 @dataclass(frozen=True)
@@ -68,99 +66,15 @@ class DecoderConfig:
         return self.time_dim or 4 * self.channels[0]
 
 
-class TextProjection(nn.Module):
-    """CLIP's embeddings and text states → what the U-Net takes; the state_dict of diffusers' `UnCLIPTextProjModel`.
-
-    In training it may read image embeddings through a `whitening`, whose buffers are then two more entries. A
-    state_dict with them loads into a projection without, and the other way round: both compute the same.
-    """
-
-    whitening: Whitening | None
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        embed_dim, context_dim = config.embed_dim, config.context_width
-        time_dim = config.time_width
-        self.num_extra_tokens = config.num_extra_tokens
-        self.learned_classifier_free_guidance_embeddings = nn.Parameter(torch.zeros(embed_dim))
-        self.embedding_proj = nn.Linear(embed_dim, time_dim)
-        self.clip_image_embeddings_project_to_time_embeddings = nn.Linear(embed_dim, time_dim)
-        self.clip_extra_context_tokens_proj = nn.Linear(embed_dim, config.num_extra_tokens * context_dim)
-        self.encoder_hidden_states_proj = nn.Linear(embed_dim, context_dim)
-        self.text_encoder_hidden_states_norm = nn.LayerNorm(context_dim)
-        self.whitening = None
-        self.register_load_state_dict_pre_hook(_rewritten_for)
-
-    def forward(
-        self, image_embed: Tensor, text_embed: Tensor, text_encodings: Tensor, keep_image: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """The context (B, M, K), extra tokens first, and the shift of the time vector (B, D)."""
-        if self.whitening is not None:
-            image_embed = self.whitening(image_embed)
-        if keep_image is not None:
-            null = self.learned_classifier_free_guidance_embeddings.to(image_embed.dtype)
-            image_embed = torch.where(keep_image[:, None], image_embed, null)  # (B, E)
-        to_time = self.clip_image_embeddings_project_to_time_embeddings
-        time_shift = to_time(image_embed) + self.embedding_proj(text_embed)  # (B, D)
-        # The linear's outputs lie as (K, extra tokens), not the other way round: Karlo's weights expect it.
-        extra = self.clip_extra_context_tokens_proj(image_embed).unflatten(1, (-1, self.num_extra_tokens))
-        text = self.encoder_hidden_states_proj(text_encodings)  # (B, L, K)
-        text = self.text_encoder_hidden_states_norm(text)
-        return torch.cat([extra.transpose(1, 2), text], dim=1), time_shift
-
-
-def plain_state(state: Mapping[str, Tensor], prefix: str = "text_proj.") -> dict[str, Tensor]:
-    """A state_dict of a decoder in which no image embedding is whitened; one that is so already stays as it is."""
-    if prefix + _MEAN not in state:
-        return dict(state)
-    plain = {name: value for name, value in state.items() if not name.startswith(prefix + "whitening.")}
-    mean, matrix = state[prefix + _MEAN], state[prefix + _MATRIX]
-    for layer in _READERS:
-        names = [f"{prefix}{layer}.weight", f"{prefix}{layer}.bias"]
-        plain |= zip(names, fold(state[names[0]], state[names[1]], mean, matrix), strict=True)
-    null = state[prefix + _NULL]
-    unwhitened = torch.linalg.solve(matrix.double(), null.double()) + mean.double()  # (E,)
-    return plain | {prefix + _NULL: unwhitened.to(null)}
-
-
-def whitened_state(
-    state: Mapping[str, Tensor], whitening: Whitening, prefix: str = "text_proj."
-) -> dict[str, Tensor]:
-    """The inverse of `plain_state`."""
-    mean, matrix = whitening.mean, whitening.matrix
-    white = {**state, prefix + _MEAN: mean, prefix + _MATRIX: matrix}
-    for layer in _READERS:
-        names = [f"{prefix}{layer}.weight", f"{prefix}{layer}.bias"]
-        white |= zip(names, unfold(state[names[0]], state[names[1]], mean, matrix), strict=True)
-    null = state[prefix + _NULL]
-    return white | {prefix + _NULL: ((null.double() - mean.double()) @ matrix.double()).to(null)}
-
-
-_NULL = "learned_classifier_free_guidance_embeddings"
-_MEAN, _MATRIX = "whitening.mean", "whitening.matrix"
-# The layers that read the image embedding, or the null in its place.
-_READERS = ("clip_image_embeddings_project_to_time_embeddings", "clip_extra_context_tokens_proj")
-_READ = tuple(f"{layer}.{part}" for layer in _READERS for part in ("weight", "bias"))
-
-
-def _rewritten_for(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Before loading: the state as it is for this module, with or without a whitening."""
-    assert isinstance(module, TextProjection)
-    if any(prefix + name not in state for name in (_NULL, *_READ)):
-        return  # load_state_dict tells what is missing
-    plain = plain_state(state, prefix)
-    wanted = plain if module.whitening is None else whitened_state(plain, module.whitening, prefix)
-    state.clear()
-    state |= wanted
-
-
 class Decoder(nn.Module):
     """Predicts noise and variance of a noised image, given a CLIP image embedding and a caption."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.text_proj = TextProjection(config)
+        self.text_proj = TextProjection(
+            config.embed_dim, config.context_width, config.time_width, config.num_extra_tokens
+        )
         self.unet = UNet(
             UNetConfig(
                 in_channels=3,

@@ -17,7 +17,8 @@ from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.encoders.encoder import TextFeatures
-from dalle2_train.networks.decoder import Decoder, DecoderConfig, plain_state
+from dalle2_train.networks.decoder import Decoder, DecoderConfig
+from dalle2_train.networks.text_projection import plain_state
 from dalle2_train.networks.whitening import Whitening, zca
 from dalle2_train.parallel.shard import ParallelConfig
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
@@ -84,7 +85,7 @@ class DecoderModule(DenoisingModule):
         return self.loss(prediction, x_0, x_t, draws)
 
 
-def use_covariance(network: Decoder, mean: Sequence[float], covariance: NDArray[np.float64]) -> None:
+def whiten_image_embed(network: Decoder, mean: Sequence[float], covariance: NDArray[np.float64]) -> None:
     """Whiten the image embeddings by an embedded set's mean (E,) and covariance (E, E)."""
     like = next(network.parameters())
     mean_tensor = torch.tensor(mean, dtype=torch.float64).to(like)  # (E,)

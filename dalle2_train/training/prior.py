@@ -6,7 +6,10 @@ Legend: B batch, L text length, E embedding.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from dalle2_train.data.batches import PriorBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
@@ -15,6 +18,7 @@ from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.encoders.encoder import TextFeatures
 from dalle2_train.errors import InputError
 from dalle2_train.networks.prior import Prior, PriorConfig
+from dalle2_train.networks.whitening import zca
 from dalle2_train.parallel.shard import ParallelConfig
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.denoising import DenoisingModule, check_probability, drop_text
@@ -31,9 +35,18 @@ class PriorModelConfig:
     objective: ObjectiveConfig = ObjectiveConfig(prediction_type="sample")
     condition_dropout: float = 0.1
     """Share of samples whose text is replaced by the encoded empty string."""
+    whiten_error: bool = False
+    """Weigh every direction of the embedding's error by how little embeddings vary along it (`networks.whitening`).
+    The best prediction stays the mean of x_0 given x_t and the text, as under any quadratic error; what is learned
+    first are no longer the few directions of a large variance alone."""
 
     def __post_init__(self) -> None:
         check_probability("condition_dropout", self.condition_dropout)
+        if self.whiten_error and self.objective.prediction_type != "sample":
+            raise InputError(
+                f"model.whiten_error is true, but objective.prediction_type is {self.objective.prediction_type!r}: "
+                "only x_0 has the directions of embeddings; set it to sample"
+            )
         if self.objective.learned_variance:
             raise InputError(
                 "objective.learned_variance is true; the prior predicts no variance, set it to false"
@@ -59,6 +72,7 @@ class PriorModule(DenoisingModule):
         super().__init__(network, config.schedule, config.objective, training, optimizer, parallel)
         self.condition_dropout = config.condition_dropout
         self.null_text = null_text
+        self.whitening: Tensor | None = None  # (E, E), of normalised embeddings; see `whiten_error`
 
     def compute_loss(self, batch: PriorBatch, step: int) -> Loss:
         x_0 = self.network.normalise(batch.image_embed)  # (B, E)
@@ -69,7 +83,15 @@ class PriorModule(DenoisingModule):
             text, self.null_text, keep(self.seed, "text", step, batch.index, self.condition_dropout)
         )
         prediction = self.network(x_t, draws.t, *text)  # (B, E)
+        if self.whitening is not None:
+            prediction, x_0 = self._white(prediction), self._white(x_0)
         return self.loss(prediction, x_0, x_t, draws)
+
+    def _white(self, x: Tensor) -> Tensor:
+        """(B, E) → (B, E), in the weights' precision: bf16's digits would lose directions that hardly vary."""
+        assert self.whitening is not None
+        with torch.autocast(x.device.type, enabled=False):
+            return x.to(self.weights_dtype) @ self.whitening.to(x.device, self.weights_dtype)
 
 
 @torch.no_grad()
@@ -89,3 +111,8 @@ def use_statistics(network: Prior, mean: Sequence[float], std: Sequence[float]) 
         )
     network.clip_mean.copy_(torch.tensor(mean, dtype=torch.float64)[None])  # (1, E)
     network.clip_std.copy_(torch.tensor(std, dtype=torch.float64)[None])  # (1, E)
+
+
+def whiten_error(module: PriorModule, std: Sequence[float], covariance: NDArray[np.float64]) -> None:
+    """Whiten the error by an embedded set's standard deviations (E,) and covariance (E, E)."""
+    module.whitening = torch.from_numpy(zca(covariance / np.outer(std, std)))  # (E, E)

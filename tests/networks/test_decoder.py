@@ -16,9 +16,9 @@ from dalle2_train.networks.decoder import (
     DecoderConfig,
     diffusers_config,
     diffusers_text_proj_config,
-    plain_state,
     unexportable_text_lengths,
 )
+from dalle2_train.networks.text_projection import plain_state
 from dalle2_train.networks.whitening import Whitening, zca
 
 NULL = "learned_classifier_free_guidance_embeddings"

@@ -20,7 +20,7 @@ from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig
 from dalle2_train.parallel.shard import ParallelConfig
 from dalle2_train.training.clip import ClipModelConfig, ClipModule
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
-from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, use_covariance
+from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, whiten_image_embed
 from dalle2_train.training.fit import fit
 from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics
 from dalle2_train.training.strategy import MeshStrategy
@@ -78,7 +78,7 @@ def decoder(settings: Any) -> tuple[Any, Any]:
     embeds = random(8, EMBED_DIM).double()
     batch = DecoderBatch(torch.arange(8), random_pictures(8, 8), embeds, *double(random_text(8)))
     network = Decoder(size).double()
-    use_covariance(network, [0.5] * EMBED_DIM, np.diag(np.linspace(0.1, 2.0, EMBED_DIM)))
+    whiten_image_embed(network, [0.5] * EMBED_DIM, np.diag(np.linspace(0.1, 2.0, EMBED_DIM)))
     return DecoderModule(network, config, double(null_text()), *settings), batch
 
 
