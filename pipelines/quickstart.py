@@ -19,6 +19,7 @@ from dalle2_train.errors import EXIT_CODES, INTERRUPTED, exit_code
 from dalle2_train.evaluation import EvaluationConfig, EvaluationReport, read_report, table, verified_digest
 from dalle2_train.export.diffusers_folder import DiffusersExport, export_diffusers
 from dalle2_train.export.release import Release, export_release
+from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.pipeline import GenerationConfig
 from dalle2_train.launch import TrainJob, train
 from dalle2_train.launch.embed import embed
@@ -27,7 +28,7 @@ from dalle2_train.recipe import load_recipe
 from dalle2_train.training.fit import FitResult
 from dalle2_train.workflow import Workflow, loss_curves
 from dalle2_train.workflow.progress import Tell
-from dalle2_train.workflow.steps import evaluate_models, sample_captions
+from dalle2_train.workflow.steps import evaluate_unclip, sample_captions
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def _evaluate(model: str, data: str, config: EvaluationConfig, sampler: Generati
     def progress(what: str, done: int, total: int) -> None:
         tell(done, total, what)
 
-    return Made(evaluate_models([model], data, config, sampler, progress=progress)[0])
+    return Made(evaluate_unclip(load_unclip([model]), [model], data, config, sampler, progress=progress)[0])
 
 
 def _report(model: str) -> EvaluationReport:

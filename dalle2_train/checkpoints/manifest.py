@@ -53,6 +53,8 @@ class ModelManifest:
     profile: str | None = None
     clip: ClipReference | None = None
     data: DataReference | None = None
+    init_from: str | None = None
+    """`model_digest` of the model whose weights the run began with."""
     step: int = 0
     """Updates done."""
     world_size: int = 1

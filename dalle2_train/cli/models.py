@@ -71,7 +71,8 @@ def _evaluate(args: argparse.Namespace) -> Outcome:
     from dalle2_train.evaluation import EvaluationConfig, table
     from dalle2_train.generation.load import load_unclip
     from dalle2_train.generation.pipeline import GenerationConfig
-    from dalle2_train.workflow.steps import evaluate_models, image_size
+    from dalle2_train.workflow.progress import on_a_line
+    from dalle2_train.workflow.steps import evaluate_unclip, image_size
 
     sections = override({"evaluation": {}, "generation": {}}, args.set)
     sampler = build(GenerationConfig, sections.pop("generation"), "generation")
@@ -79,13 +80,20 @@ def _evaluate(args: argparse.Namespace) -> Outcome:
     if sections:
         raise InputError(f"--set {next(iter(sections))}…: give evaluation.KEY=VALUE or generation.KEY=VALUE")
     models = resolve_models(args.models, args.tracking)
-    size = image_size(load_unclip(models))
-    config = build(EvaluationConfig, {"image_size": size, **question}, "evaluation")
+    unclip = load_unclip(models)
+    config = build(EvaluationConfig, {"image_size": image_size(unclip), **question}, "evaluation")
     if args.dry_run:
         splits = load_or_index(args.data).count()
         data = {"models": models, "data": args.data, "splits": splits}
         return would(data, f"judge {', '.join(models)} on {args.data}")
-    report_uri, report = evaluate_models(models, args.data, config, sampler, to=args.to)
+    with on_a_line("evaluate") as line:
+
+        def tell(what: str, done: int, total: int) -> None:
+            line.tell(done, total, what)
+
+        report_uri, report = evaluate_unclip(
+            unclip, models, args.data, config, sampler, to=args.to, progress=tell
+        )
     return Outcome({"report": report_uri, **report.to_json()}, table(report))
 
 
@@ -127,6 +135,7 @@ def _export(args: argparse.Namespace) -> Outcome:
     from dalle2_train.export.diffusers_folder import check_exportable, export_diffusers
     from dalle2_train.export.release import export_release
     from dalle2_train.generation.load import load_unclip
+    from dalle2_train.workflow.progress import on_a_line
 
     models = resolve_models(args.models, args.tracking)
     if args.dry_run:
@@ -137,7 +146,8 @@ def _export(args: argparse.Namespace) -> Outcome:
             {"models": models, "to": args.to}, f"export {', '.join(models)} as {args.format} to {args.to}"
         )
     export = export_diffusers if args.format == "diffusers" else export_release
-    result = export(models, args.to)
+    with on_a_line("export"):
+        result = export(models, args.to)
     return Outcome(to_dict(result), f"{result.path}: {args.format}, {', '.join(result.models)}")
 
 
@@ -145,6 +155,7 @@ def _sample(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import build, override
     from dalle2_train.generation.load import load_unclip
     from dalle2_train.generation.pipeline import GenerationConfig
+    from dalle2_train.workflow.progress import on_a_line
     from dalle2_train.workflow.steps import sample_grid
 
     sampler = build(GenerationConfig, override({}, args.set), "generation")
@@ -152,5 +163,6 @@ def _sample(args: argparse.Namespace) -> Outcome:
     count = len(args.prompt)
     if args.dry_run:
         return would({"to": args.to, "prompts": args.prompt}, f"sample {count} pictures into {args.to}")
-    sample_grid(unclip, args.prompt, args.to, sampler=sampler, seed=args.seed)
+    with on_a_line("sample") as line:
+        sample_grid(unclip, args.prompt, args.to, sampler=sampler, seed=args.seed, progress=line.tell)
     return Outcome({"to": args.to, "prompts": args.prompt, "seed": args.seed}, f"{args.to}: {count} pictures")

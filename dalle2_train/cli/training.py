@@ -1,6 +1,7 @@
 """`train` and `runs`: start or go on with a training, and see how far each one is."""
 
 import argparse
+import time
 from typing import TYPE_CHECKING, Any
 
 from dalle2_train.cli.manners import MODEL_HELP, Outcome, add_command, add_settings, resolve_model, would
@@ -8,6 +9,8 @@ from dalle2_train.errors import InputError
 
 if TYPE_CHECKING:
     from dalle2_train.checkpoints.runs import RunStatus
+
+_SILENT_MINUTES = 5
 
 
 def add_commands(commands: Any) -> None:
@@ -50,6 +53,7 @@ def _train(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import to_dict
     from dalle2_train.launch import TrainJob, check, train
     from dalle2_train.recipe import load_recipe
+    from dalle2_train.workflow.progress import on_a_line, watch_run
 
     recipe = load_recipe(args.recipe, args.set)
     clip, init_from = args.clip or recipe.clip, args.init_from
@@ -70,7 +74,8 @@ def _train(args: argparse.Namespace) -> Outcome:
         return would(
             {"run": job.run_uri, "steps": steps}, f"train {args.recipe} for {steps} steps as {job.run_uri}"
         )
-    result = train(job, args.workers)
+    with on_a_line(args.name, watch_run(job.run_uri)):
+        result = train(job, args.workers)
     loss = "" if result.loss is None else f", loss {result.loss:.4f}"
     return Outcome(
         to_dict(result), f"{result.run}: trained to step {result.step}{loss}; weights in {result.model}"
@@ -94,7 +99,12 @@ def _runs(args: argparse.Namespace) -> Outcome:
 
 def _line(run: "RunStatus") -> str:
     loss = "" if run.loss is None else f"loss {run.loss:.4f}"
-    left = (
-        "" if run.status != "running" or run.seconds_left is None else f"{run.seconds_left / 60:.0f} min left"
-    )
+    left = ""
+    if run.status == "running":
+        minutes = (time.time() - run.updated) / 60
+        # A killed run can no longer say so, and a long step looks the same: tell what is known.
+        if minutes > _SILENT_MINUTES:
+            left = f"silent for {minutes:.0f} min"
+        elif run.seconds_left is not None:
+            left = f"{run.seconds_left / 60:.0f} min left"
     return f"{run.name:<24} {run.status:<10} {run.step:>8} / {run.num_steps:<8} {loss}  {left}".rstrip()

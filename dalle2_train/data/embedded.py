@@ -44,10 +44,10 @@ def read_covariance(embeddings: str, info: EmbeddingInfo) -> NDArray[np.float64]
     """
     uri = storage.join(embeddings, COVARIANCE)
     if info.covariance_sha256 is None or not storage.exists(uri):
-        raise InputError(f"{embeddings}: has no {COVARIANCE}; embed again, into an empty folder")
+        raise InputError(f"{embeddings}: has no {COVARIANCE}; run `shards embed` again")
     data = storage.read_bytes(uri)
     if hashlib.sha256(data).hexdigest() != info.covariance_sha256:
-        raise RefusedError(f"{uri}: damaged; embed again, into an empty folder")
+        raise RefusedError(f"{uri}: damaged; run `shards embed` again")
     return decode_array(data)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from dalle2_train import seeding, storage
-from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest, open_model
+from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest, model_digest, open_model
 from dalle2_train.config import to_dict
 from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
 from dalle2_train.data.embedded import read_covariance
@@ -87,8 +87,7 @@ def assemble(job: TrainJob) -> Assembly:
         module = _build_module(job, clip)
     if embeddings is not None and info is not None:
         _use_statistics(job, module, embeddings, info)
-    if job.init_from is not None:
-        _init_from(job.init_from, job.recipe.family, module.network)
+    init_from = job.init_from and _init_from(job.init_from, job.recipe.family, module.network)
     reference = None
     if clip is not None and info is not None:
         reference = ClipReference(_absolute(job.clip or info.clip_uri), clip.fingerprint)
@@ -99,6 +98,7 @@ def assemble(job: TrainJob) -> Assembly:
         profile=job.recipe.profile,
         clip=reference,
         data=DataReference(storage.absolute(job.data), data.digest),
+        init_from=init_from,
     )
     words = partial(tokenize, module.tokenizer) if isinstance(module, ClipModule) else None
     sampler = build_sampler(job, module, clip) if job.recipe.training.sample_every_steps > 0 else None
@@ -154,7 +154,8 @@ def _captions(data: str, split: str) -> Iterator[str]:
             continue
 
 
-def _init_from(uri: str, kind: str, network: nn.Module) -> None:
+def _init_from(uri: str, kind: str, network: nn.Module) -> str:
+    """Load the weights to begin with; returns their model's digest."""
     manifest, weights = open_model(uri)
     if manifest.kind != kind:
         raise InputError(
@@ -166,6 +167,7 @@ def _init_from(uri: str, kind: str, network: nn.Module) -> None:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"--init-from {uri}: its weights do not fit the recipe's model ({reason}); "
                          "use the recipe it was trained with") from error  # fmt: skip
+    return model_digest(manifest)
 
 
 def _absolute(uri: str) -> str:

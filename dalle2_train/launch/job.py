@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dalle2_train import storage
-from dalle2_train.checkpoints.manifest import ModelManifest
+from dalle2_train.checkpoints.manifest import ModelManifest, model_digest, read_manifest
+from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.config import to_dict
 from dalle2_train.data.manifest import EmbeddingInfo, ShardManifest, load_or_index
 from dalle2_train.encoders.encoder import ClipEncoder
@@ -91,6 +92,11 @@ def check_finished(job: TrainJob, found: ModelManifest) -> None:
         and load_or_index(job.data).digest != found.data.digest
     ):
         others.append(f"the shards {found.data.uri}, or what they held then")
+    if (
+        job.init_from is not None
+        and model_digest(read_manifest(resolve_model(job.init_from))) != found.init_from
+    ):
+        others.append("other weights to begin with")
     if others:
         raise InputError(f"{job.run_uri} is finished and learned with {'; '.join(others)}; give another --name "
                          "(in a pipeline another --folder), or what it began with")  # fmt: skip

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from dalle2_train.errors import InputError
 from dalle2_train.networks.attention import visibility_bias
+from dalle2_train.networks.checks import check_dropout, check_levels, check_positive
 from dalle2_train.networks.text_projection import TextProjection
-from dalle2_train.networks.unet import UNet, UNetConfig, check_levels
+from dalle2_train.networks.unet import UNet, UNetConfig
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,17 @@ class DecoderConfig:
     """Dropout probability in the residual blocks."""
 
     def __post_init__(self) -> None:
-        if fault := check_levels(self.image_size, self.channels, self.num_groups):
-            raise InputError(fault)
+        check_positive(self, "image_size", "num_resnets", "num_groups", "head_dim", "embed_dim", "context_dim",
+                       "time_dim", "num_extra_tokens")  # fmt: skip
+        check_dropout(self.dropout)
+        check_levels(self.image_size, self.channels, self.num_groups)
         if len(self.attention) != len(self.channels):
             raise InputError(
                 f"attention {list(self.attention)} must say true or false of each of the {len(self.channels)} channels"
             )
         attended = [width for width, has in zip(self.channels, self.attention, strict=True) if has]
         for width in [*attended, self.channels[-1]]:
-            if self.head_dim <= 0 or width % self.head_dim:
+            if width % self.head_dim:
                 raise InputError(f"head_dim {self.head_dim} must divide {width}, a width with attention")
 
     @property

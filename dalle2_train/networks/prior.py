@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dalle2_train.errors import InputError
 from dalle2_train.networks.attention import HIDDEN, FeedForward, SelfAttention, visibility_bias
+from dalle2_train.networks.checks import check_dropout, check_positive
 from dalle2_train.networks.embeddings import TimestepEmbedding
 from dalle2_train.networks.init import zero_init
 
@@ -36,9 +37,8 @@ class PriorConfig:
     """Dropout probability after attention and inside the MLP."""
 
     def __post_init__(self) -> None:
-        for name in ("embed_dim", "num_text_tokens", "depth", "num_heads", "head_dim"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} {getattr(self, name)} must be positive")
+        check_positive(self, "embed_dim", "num_text_tokens", "depth", "num_heads", "head_dim")
+        check_dropout(self.dropout)
         if self.width % 2:
             raise InputError(f"num_heads {self.num_heads} × head_dim {self.head_dim} must be even")
 

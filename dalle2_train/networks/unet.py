@@ -178,18 +178,3 @@ class UNet(nn.Module):
             skips, taken = skips[: -self.skips_per_block], skips[-self.skips_per_block :]
             x = block(x, taken, time, context, bias)
         return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, out_channels, H, W)
-
-
-def check_levels(image_size: int, channels: tuple[int, ...], num_groups: int) -> str | None:
-    """The sentence of what is wrong with these levels, or None: groups divide widths, the size halves."""
-    if num_groups < 1:
-        return f"num_groups {num_groups} must be at least 1"
-    bad = [width for width in channels if width <= 0 or width % num_groups]
-    if not channels or bad:
-        return f"channels {list(channels)}: every level's width must be a positive multiple of num_groups {num_groups}"
-    factor = 2 ** (len(channels) - 1)
-    if image_size % factor:
-        return (
-            f"image size {image_size} must be a multiple of {factor} to be halved over {len(channels)} levels"
-        )
-    return None

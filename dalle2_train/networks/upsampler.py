@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dalle2_train.errors import InputError
-from dalle2_train.networks.unet import UNet, UNetConfig, check_levels
+from dalle2_train.networks.checks import check_dropout, check_levels, check_positive
+from dalle2_train.networks.unet import UNet, UNetConfig
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,11 @@ class UpsamplerConfig:
     """Dropout probability in the residual blocks."""
 
     def __post_init__(self) -> None:
+        check_positive(self, "low_size", "high_size", "num_resnets", "num_groups")
+        check_dropout(self.dropout)
         if self.low_size >= self.high_size:
             raise InputError(f"low_size {self.low_size} must be smaller than high_size {self.high_size}")
-        if fault := check_levels(self.high_size, self.channels, self.num_groups):
-            raise InputError(fault)
+        check_levels(self.high_size, self.channels, self.num_groups)
 
 
 def enlarge(image: Tensor, size: int) -> Tensor:

@@ -212,6 +212,9 @@ def _check_same_run(run_uri: str, found: ModelManifest, wanted: ModelManifest) -
     if found.data and wanted.data and found.data.digest != wanted.data.digest:
         raise InputError(f"{run_uri} was trained on other shards ({found.data.uri}); give another --name, and "
                          "--init-from to start from its weights")  # fmt: skip
+    if wanted.init_from is not None and found.init_from != wanted.init_from:
+        raise InputError(f"{run_uri} began with other weights than --init-from's; give another --name, or leave "
+                         "--init-from out to go on")  # fmt: skip
     if found.clip and wanted.clip and found.clip.fingerprint != wanted.clip.fingerprint:
         raise InputError(f"{run_uri} was trained with another CLIP ({found.clip.uri}, {found.clip.fingerprint}); "
                          "give another --name, or that CLIP")  # fmt: skip

@@ -93,6 +93,18 @@ class Line:
         print(f"{start}{self.name:<12} {text}", end=end, file=sys.stderr, flush=True)
 
 
+@contextmanager
+def on_a_line(name: str, watch: Watch | None = None) -> Iterator[Line]:
+    """A line that follows the block, by what `watch` or the block says, and then tells how long it took."""
+    line, started, done = Line(name), time.monotonic(), False
+    try:
+        with line.following(watch):
+            yield line
+        done = True
+    finally:
+        line.end(time.monotonic() - started, done=done)
+
+
 def describe(status: Status | None, elapsed: float) -> str:
     """'  312/800   39 %  loss 0.412  1:12 left'; without a status, how long it has been going."""
     if status is None:

@@ -23,7 +23,8 @@ Progress = Callable[[str, int, int], None]
 """(what, done, total)."""
 
 
-def evaluate_models(
+def evaluate_unclip(
+    unclip: Unclip,
     models: Sequence[str],
     data: str,
     config: EvaluationConfig,
@@ -32,11 +33,10 @@ def evaluate_models(
     to: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[str, EvaluationReport]:
-    """Judge what `models` (URIs of parts, or one release) draw for the captions of `data`.
+    """Judge what `unclip`, loaded from `models` (URIs of parts, or one release), draws for the captions of `data`.
 
     The report goes to the folder `to`, by default MODEL/evaluation. Returns its URI and what it says.
     """
-    unclip = load_unclip(models)
     done = evaluate(
         lambda captions, seed: generate(unclip, captions, seed, sampler),
         data,
@@ -49,10 +49,16 @@ def evaluate_models(
 
 
 def sample_grid(
-    unclip: Unclip, prompts: Sequence[str], to: str, *, sampler: GenerationConfig, seed: int = 0
+    unclip: Unclip,
+    prompts: Sequence[str],
+    to: str,
+    *,
+    sampler: GenerationConfig,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Draw `prompts` and publish the labelled grid as the PNG `to`."""
-    images = generate(unclip, prompts, seed, sampler)
+    """Draw `prompts` and publish the labelled grid as the PNG `to`; `progress` hears (steps done, all)."""
+    images = generate(unclip, prompts, seed, sampler, progress=progress)
     picture = io.BytesIO()
     grid(images, prompts).save(picture, format="PNG")
     storage.publish_bytes(to, picture.getvalue())

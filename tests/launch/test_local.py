@@ -65,6 +65,16 @@ def test_weights_may_come_from_another_run(make_job):
     train(second)
     ours, theirs = open_model(second.run_uri)[1], open_model(first.run_uri)[1]
     assert all(ours[name].equal(theirs[name]) for name in theirs)
+    # The same command goes on; other weights to begin with are not ignored, be the run finished or not.
+    assert train(second).resumed_from == 1
+    third = make_job("third", "training.num_steps=1", "training.sample_every_steps=0")
+    train(third)
+    other = replace(second, init_from=third.run_uri)
+    with pytest.raises(InputError, match="other weights to begin with"):
+        train(other)
+    longer = replace(second.recipe, training=replace(second.recipe.training, num_steps=3))
+    with pytest.raises(InputError, match="began with other weights than --init-from's"):
+        train(replace(other, recipe=longer))
 
 
 def test_without_workers_ray_is_never_imported(make_job):

@@ -219,6 +219,12 @@ def test_the_text_lengths_that_diffusers_cannot_take_are_known(
         ({"image_size": 20}, "multiple of 8"),
         ({"attention": (True,)}, "4 channels"),
         ({"head_dim": 20}, "head_dim 20"),
+        ({"head_dim": 0}, "head_dim 0 must be positive"),
+        ({"num_groups": 0}, "num_groups 0 must be positive"),
+        ({"num_extra_tokens": 0}, "num_extra_tokens 0 must be positive"),
+        ({"time_dim": 0}, "time_dim 0 must be positive"),
+        ({"dropout": 1.0}, "dropout 1.0 must be"),
+        ({"channels": (31, 62, 93, 62), "num_groups": 31}, "must be even"),
     ],
 )
 def test_a_bad_shape_is_named(change: dict, message: str) -> None:

@@ -22,7 +22,7 @@ from dalle2_train.training.clip import ClipModelConfig, ClipModule
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, whiten_image_embed
 from dalle2_train.training.fit import fit
-from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics
+from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics, whiten_error
 from dalle2_train.training.strategy import MeshStrategy
 from dalle2_train.training.upsampler import UpsamplerModelConfig, UpsamplerModule
 
@@ -69,7 +69,9 @@ def prior(settings: Any) -> tuple[Any, Any]:
     network = Prior(config.network).double()
     use_statistics(network, [0.1] * EMBED_DIM, [1.5] * EMBED_DIM)
     batch = PriorBatch(torch.arange(8), random(8, EMBED_DIM).double(), *double(random_text(8)))
-    return PriorModule(network, config, double(null_text()), *settings), batch
+    module = PriorModule(network, config, double(null_text()), *settings)
+    whiten_error(module, [1.5] * EMBED_DIM, np.diag(np.linspace(1.0, 4.0, EMBED_DIM)))
+    return module, batch
 
 
 def decoder(settings: Any) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from families import CONTEXT_LENGTH, EMBED_DIM, SETTINGS, null_text, random, random_text, rows, spy, train
@@ -10,9 +11,10 @@ from dalle2_train.data.batches import PriorBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.errors import InputError
 from dalle2_train.networks.prior import Prior, PriorConfig
+from dalle2_train.networks.whitening import FLOOR
 from dalle2_train.training.draws import diffusion_draws, keep
 from dalle2_train.training.optimizer import build_optimizer
-from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics
+from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics, whiten_error
 
 CONFIG = PriorModelConfig(
     network=PriorConfig(
@@ -57,6 +59,42 @@ def test_first_loss_is_the_embeddings_variance():
     torch.testing.assert_close(loss, ((batch.image_embed - 0.5) / 2.0).square().mean())
 
 
+def test_whitened_errors_are_those_of_numpy():
+    module, batch = build(whiten_error=True), batch_of(8)
+    torch.nn.init.normal_(module.network.proj_to_clip_embeddings.weight)
+    rng = np.random.default_rng(0)
+    mixed = rng.normal(size=(EMBED_DIM, EMBED_DIM))
+    covariance = mixed @ mixed.T / EMBED_DIM
+    std = np.sqrt(np.diagonal(covariance))
+    use_statistics(module.network, [0.5] * EMBED_DIM, std.tolist())
+    whiten_error(module, std.tolist(), covariance)
+    shown, returned = [], []
+
+    def listen(_network, args, output):
+        shown.append(args)
+        returned.append(output)
+
+    module.network.register_forward_hook(listen)
+    loss = module.compute_loss(batch, 3).loss
+
+    correlation = covariance / np.outer(std, std)
+    variances, directions = np.linalg.eigh(correlation)
+    error = returned[0].detach().double().numpy() - (batch.image_embed.double().numpy() - 0.5) / std
+    along = error @ directions / np.sqrt(variances + FLOOR * variances.mean())
+    assert loss.item() == pytest.approx((along**2).mean(), rel=1e-5)
+    # The noise is that of the plain objective: only the error is measured otherwise.
+    module.whitening = None
+    module.compute_loss(batch, 3)
+    assert torch.equal(shown[0][0], shown[1][0])
+
+
+def test_a_whitened_error_learns_the_same_from_a_batch():
+    module, batch = build(condition_dropout=0.0, whiten_error=True), batch_of(8)
+    whiten_error(module, [2.0] * EMBED_DIM, np.diag(np.linspace(0.5, 8.0, EMBED_DIM)))
+    losses = train(module, batch, 150, 3e-3)
+    assert sum(losses[-10:]) / 10 < 0.1 * losses[0]
+
+
 def test_loss_is_the_mean_of_its_parts():
     module, batch = build(condition_dropout=0.5), batch_of(8)
     torch.nn.init.normal_(module.network.proj_to_clip_embeddings.weight)
@@ -95,8 +133,13 @@ def test_unusable_statistics_are_named(mean, std):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"condition_dropout": 1.5}, {"objective": ObjectiveConfig("sample", learned_variance=True)}]
+    "changes",
+    [
+        {"condition_dropout": 1.5},
+        {"objective": ObjectiveConfig("sample", learned_variance=True)},
+        {"objective": ObjectiveConfig("epsilon"), "whiten_error": True},
+    ],
 )
 def test_impossible_settings_are_named(changes):
-    with pytest.raises(InputError, match=r"condition_dropout|learned_variance"):
+    with pytest.raises(InputError, match=r"condition_dropout|learned_variance|whiten_error"):
         dataclasses.replace(CONFIG, **changes)

@@ -3,8 +3,10 @@
 import json
 import time
 
+import pytest
+
 from dalle2_train.workflow.curves import running_mean
-from dalle2_train.workflow.progress import Status, clock, describe, watch_run
+from dalle2_train.workflow.progress import Status, clock, describe, on_a_line, watch_run
 
 
 def test_the_line_says_how_far_and_how_long():
@@ -21,6 +23,16 @@ def test_an_earlier_attempts_last_word_is_not_shown(tmp_path):
     assert watch() is None
     (tmp_path / "progress.json").write_text(json.dumps({**told, "updated": time.time() + 1}))
     assert watch() == Status(3, 9, 1.5, 6.0)
+
+
+def test_a_block_on_a_line_is_told_to_its_end(capsys):
+    with on_a_line("draw") as line:
+        line.tell(1, 2)
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("draw         … ") and last == "draw         done in 0:00"
+    with pytest.raises(ValueError, match="odd"), on_a_line("draw"):
+        raise ValueError("odd")
+    assert capsys.readouterr().err.splitlines()[-1] == "draw         stopped after 0:00"
 
 
 def test_running_mean_is_the_mean_of_the_last_ones():
