@@ -27,6 +27,8 @@ from dalle2_train.data.reader import Place, RawSample, Reader
 from dalle2_train.data.samples import caption, image_bytes
 from dalle2_train.errors import InputError
 
+_READ_TOGETHER = 256
+
 
 class Embedded(NamedTuple):
     """What `encode` returns for B samples; the last two are None when text encodings are not wanted."""
@@ -150,13 +152,10 @@ def _publish(
                     vectors.append(row.members[IMAGE_EMBED])
                 writer.write(_sample(row, text_encodings))
         index = manifests.index_shard(str(tar))
-        moments = moments_of(np.stack(vectors) if vectors else np.zeros((0, 0)))
         storage.publish_file(tar, storage.join(to, shard.path))
-    products_sha256 = storage.publish_bytes(_products_uri(to, shard.path), _npy(moments.products))
-    told = {"count": moments.count, "mean": moments.mean.tolist(), "norms": moments.norms}
-    record = {**key, "sha256": index.sha256, "products_sha256": products_sha256, "moments": told}
+    record = {**key, "sha256": index.sha256}
     storage.publish_json(_record_uri(to, shard.path), record)
-    return index, moments
+    return index, moments_of(_stacked(vectors))
 
 
 def _sample(row: _Row, text_encodings: bool) -> dict[str, Any]:
@@ -179,12 +178,22 @@ def _done(to: str, shard: Shard, key: dict[str, Any]) -> tuple[Shard, Moments] |
     record = storage.read_json(record_uri)
     if {name: record.get(name) for name in key} != key or storage.sha256_file(place) != record["sha256"]:
         return None
-    products_uri, found = _products_uri(to, shard.path), record["moments"]
-    if not storage.exists(products_uri) or storage.sha256_file(products_uri) != record.get("products_sha256"):
-        return None
-    products = decode_array(storage.read_bytes(products_uri))
-    moments = Moments(found["count"], np.array(found["mean"]), products, found["norms"])
-    return manifests.index_shard(place), moments
+    index = manifests.index_shard(place)
+    return index, moments_of(_stacked(_train_vectors(Reader(to, ShardManifest((index,))))))
+
+
+def _train_vectors(reader: Reader) -> list[NDArray[np.float32]]:
+    """The image embeddings (E,) of the train split in a reader's only shard."""
+    shard = reader.manifest.shards[0]
+    wanted = [Place(0, position) for position, split in enumerate(shard.splits) if split == "train"]
+    # A few at a time: text encodings lie beside them, a hundred kilobytes each.
+    parts = (wanted[start : start + _READ_TOGETHER] for start in range(0, len(wanted), _READ_TOGETHER))
+    return [decode_array(raw[IMAGE_EMBED]) for part in parts for raw in reader.read(part)]
+
+
+def _stacked(vectors: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(N, E), (0, 0) of none."""
+    return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
 
 
 def _finish(
@@ -222,7 +231,3 @@ def _finish(
 
 def _record_uri(to: str, shard_path: str) -> str:
     return storage.join(to, f"{Path(shard_path).stem}_embedding.json")
-
-
-def _products_uri(to: str, shard_path: str) -> str:
-    return storage.join(to, f"{Path(shard_path).stem}_products.npy")

@@ -5,7 +5,6 @@ E embedding, L text length.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -46,9 +45,9 @@ def read_covariance(embeddings: str, info: EmbeddingInfo) -> NDArray[np.float64]
     if info.covariance_sha256 is None or not storage.exists(uri):
         raise InputError(f"{embeddings}: has no {COVARIANCE}; run `shards embed` again")
     data = storage.read_bytes(uri)
-    if hashlib.sha256(data).hexdigest() != info.covariance_sha256:
+    if storage.sha256_bytes(data) != info.covariance_sha256:
         raise RefusedError(f"{uri}: damaged; run `shards embed` again")
-    return decode_array(data)
+    return decode_array(data, limit=len(data))
 
 
 def _verify(manifest: ShardManifest, found: ShardManifest, embeddings: str, uri: str) -> None:

@@ -55,7 +55,7 @@ class EmbeddingInfo:
     text_encodings: bool
     source: dict[str, str]
     covariance_sha256: str | None = None
-    """Of covariance.npy beside the manifest, (E, E) of the train split's images."""
+    """Of covariance.npy beside the manifest, (E, E) of the train split's images; None: embedded without it."""
 
 
 @dataclass(frozen=True)

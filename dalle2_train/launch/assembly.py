@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from dalle2_train import seeding, storage
@@ -85,9 +85,16 @@ def assemble(job: TrainJob) -> Assembly:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeding.key(job.recipe.training.seed, "weights"))
         module = _build_module(job, clip)
-    if embeddings is not None and info is not None:
-        _use_statistics(job, module, embeddings, info)
-    init_from = job.init_from and _init_from(job.init_from, job.recipe.family, module.network)
+    init_from = None
+    if isinstance(module, PriorModule) and info is not None:
+        use_statistics(module.network, info.mean, info.std)
+    if isinstance(module, DecoderModule) and module.whitens and info is not None:
+        whiten_image_embed(module.network, info.mean, _covariance(embeddings, info))
+    if job.init_from is not None:
+        init_from = _init_from(job.init_from, job.recipe.family, module.network)
+    if isinstance(module, PriorModule) and module.whitens and info is not None:
+        # Last, because weights to begin with bring the statistics that they were trained with.
+        whiten_error(module, _covariance(embeddings, info))
     reference = None
     if clip is not None and info is not None:
         reference = ClipReference(_absolute(job.clip or info.clip_uri), clip.fingerprint)
@@ -122,19 +129,10 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
             return UpsamplerModule(Upsampler(model.network), model, *settings)
 
 
-def _use_statistics(job: TrainJob, module: UnclipModule, embeddings: str, info: EmbeddingInfo) -> None:
-    """The networks that read embeddings know how those vary."""
-    model = job.recipe.model
-    if isinstance(module, PriorModule) and isinstance(model, PriorModelConfig):
-        use_statistics(module.network, info.mean, info.std)
-        if model.whiten_error:
-            whiten_error(module, info.std, read_covariance(embeddings, info))
-    if (
-        isinstance(module, DecoderModule)
-        and isinstance(model, DecoderModelConfig)
-        and model.whiten_image_embed
-    ):
-        whiten_image_embed(module.network, info.mean, read_covariance(embeddings, info))
+def _covariance(embeddings: str | None, info: EmbeddingInfo) -> Tensor:
+    """(E, E) float64."""
+    assert embeddings is not None
+    return torch.from_numpy(read_covariance(embeddings, info))
 
 
 def _tokenizer(job: TrainJob, model: ClipModelConfig) -> CLIPTokenizer:

@@ -14,7 +14,7 @@ from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.errors import InputError
 from dalle2_train.parallel.shard import mesh_sizes
-from dalle2_train.recipe import Recipe
+from dalle2_train.recipe import Recipe, build_recipe
 from dalle2_train.training.decoder import DecoderModelConfig
 from dalle2_train.training.prior import PriorModelConfig
 
@@ -82,10 +82,9 @@ def _absolute_model(uri: str | None) -> str | None:
 
 def check_finished(job: TrainJob, found: ModelManifest) -> None:
     """Raises InputError where the finished run `found` learned otherwise than `job` asks."""
-    asked, done = _decisive(to_dict(job.recipe)), _decisive(found.recipe)
-    others = [
-        f"{key} {done[key]!r}, not {asked[key]!r}" for key in asked if key in done and asked[key] != done[key]
-    ]
+    # Built anew, an older recipe has the settings that came since.
+    asked, done = _decisive(to_dict(job.recipe)), _decisive(to_dict(build_recipe(found.recipe)))
+    others = [f"{key} {done.get(key)!r}, not {asked[key]!r}" for key in asked if asked[key] != done.get(key)]
     if (
         found.data is not None
         and storage.exists(job.data)
@@ -154,7 +153,14 @@ def find_embeddings(job: TrainJob, manifest: ShardManifest) -> tuple[str, Embedd
                          f"{wanted}; make them equal")  # fmt: skip
     if not info.text_encodings:
         raise InputError(f"{uri}: it has no text encodings, which a {family} reads; embed again with them")
+    if _whitens(job.recipe.model) and info.covariance_sha256 is None:
+        raise InputError(f"{uri}: its manifest names no covariance, which the {family} whitens by; run `shards embed` "
+                         "again")  # fmt: skip
     return uri, info
+
+
+def _whitens(model: PriorModelConfig | DecoderModelConfig) -> bool:
+    return model.whiten_error if isinstance(model, PriorModelConfig) else model.whiten_image_embed
 
 
 def open_clip(job: TrainJob, info: EmbeddingInfo) -> ClipEncoder:

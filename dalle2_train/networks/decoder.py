@@ -97,7 +97,11 @@ class Decoder(nn.Module):
 
     @property
     def null_image_embed(self) -> Tensor:
-        """The learned embedding (E,) that stands for no image; `keep_image` also reaches it when it is sharded."""
+        """The learned embedding (E,) that stands for no image; `keep_image` also reaches it when it is sharded.
+
+        Of a decoder that whitens, it is a white one and no other's, so there it is `keep_image`'s alone.
+        """
+        assert self.text_proj.whitening is None
         return self.text_proj.learned_classifier_free_guidance_embeddings
 
     @property

@@ -21,8 +21,8 @@ _READ = tuple(f"{layer}.{part}" for layer in _READERS for part in ("weight", "bi
 class TextProjection(nn.Module):
     """CLIP's embeddings and text states → what the U-Net takes; the state_dict of diffusers' `UnCLIPTextProjModel`.
 
-    In training it may read image embeddings through a `whitening`, whose buffers are then two more entries. A
-    state_dict with them loads into a projection without, and the other way round: both compute the same.
+    In training it may read image embeddings through a `whitening`, whose buffers are then two more entries. The
+    state_dict of a projection with one, or with another, or with none loads into any: it computes the same there.
     """
 
     whitening: Whitening | None
@@ -37,7 +37,7 @@ class TextProjection(nn.Module):
         self.encoder_hidden_states_proj = nn.Linear(embed_dim, context_dim)
         self.text_encoder_hidden_states_norm = nn.LayerNorm(context_dim)
         self.whitening = None
-        self.register_load_state_dict_pre_hook(_rewritten_for)
+        self.register_load_state_dict_pre_hook(_rewrite_state)
 
     def forward(
         self, image_embed: Tensor, text_embed: Tensor, text_encodings: Tensor, keep_image: Tensor | None
@@ -61,35 +61,39 @@ def plain_state(state: Mapping[str, Tensor], prefix: str = "text_proj.") -> dict
     """A state_dict of a decoder in which no image embedding is whitened; one that is so already stays as it is."""
     if prefix + _MEAN not in state:
         return dict(state)
-    plain = {name: value for name, value in state.items() if not name.startswith(prefix + "whitening.")}
-    mean, matrix = state[prefix + _MEAN], state[prefix + _MATRIX]
+    plain = {name: value for name, value in state.items() if not name.startswith(f"{prefix}whitening.")}
+    mean, matrix, null = (state[prefix + name] for name in (_MEAN, _MATRIX, _NULL))
     for layer in _READERS:
         names = [f"{prefix}{layer}.weight", f"{prefix}{layer}.bias"]
         plain |= zip(names, fold(state[names[0]], state[names[1]], mean, matrix), strict=True)
-    null = state[prefix + _NULL]
     unwhitened = torch.linalg.solve(matrix.double(), null.double()) + mean.double()  # (E,)
     return plain | {prefix + _NULL: unwhitened.to(null)}
 
 
-def whitened_state(
-    state: Mapping[str, Tensor], whitening: Whitening, prefix: str = "text_proj."
-) -> dict[str, Tensor]:
+def _whitened_state(state: Mapping[str, Tensor], whitening: Whitening, prefix: str) -> dict[str, Tensor]:
     """The inverse of `plain_state`."""
-    mean, matrix = whitening.mean, whitening.matrix
+    mean, matrix, null = whitening.mean, whitening.matrix, state[prefix + _NULL]
     white = {**state, prefix + _MEAN: mean, prefix + _MATRIX: matrix}
     for layer in _READERS:
         names = [f"{prefix}{layer}.weight", f"{prefix}{layer}.bias"]
         white |= zip(names, unfold(state[names[0]], state[names[1]], mean, matrix), strict=True)
-    null = state[prefix + _NULL]
-    return white | {prefix + _NULL: ((null.double() - mean.double()) @ matrix.double()).to(null)}
+    whitened = (null.double() - mean.to(null.device).double()) @ matrix.to(null.device).double()  # (E,)
+    return white | {prefix + _NULL: whitened.to(null)}
 
 
-def _rewritten_for(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Before loading: the state as it is for this module, with or without a whitening."""
+def _rewrite_state(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before loading: the state as it is for this module, with its own whitening or without any.
+
+    One that does not fit is left as it is, for load_state_dict to say so.
+    """
     assert isinstance(module, TextProjection)
-    if any(prefix + name not in state for name in (_NULL, *_READ)):
-        return  # load_state_dict tells what is missing
+    own = module.state_dict()
+    needed = {name: own[name].shape for name in (_NULL, *_READ)}
+    if prefix + _MEAN in state:
+        needed |= {_MEAN: own[_NULL].shape, _MATRIX: 2 * own[_NULL].shape}
+    if any(prefix + name not in state or state[prefix + name].shape != needed[name] for name in needed):
+        return
     plain = plain_state(state, prefix)
-    wanted = plain if module.whitening is None else whitened_state(plain, module.whitening, prefix)
+    wanted = plain if module.whitening is None else _whitened_state(plain, module.whitening, prefix)
     state.clear()
     state |= wanted

@@ -1,23 +1,26 @@
-"""Embeddings whose directions all vary alike, for the layers that read them to learn from all of them at once.
+"""Embeddings whose directions vary alike, for what reads or predicts them to learn all directions at once.
 
 CLIP's embeddings vary along few directions much more than along the others: most of their variance says what kind of
-picture it is, the little rest which one. A linear layer learns directions in the order of their variance. Behind a
-whitening it learns them together, and computes nothing that a linear layer of the plain embedding could not: `fold`
-gives that layer's weights.
+picture it is, the little rest which one. A linear layer learns directions in the order of their variance, and so does
+whatever learns by the square of an error. Behind a whitening they learn them together.
 E embedding, B batch, D outputs.
 """
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-# Of the mean variance: added to every direction's, so that one that hardly varies is not blown up to noise.
+from dalle2_train.errors import InputError
+
+# Of the mean variance, added to every direction's: one that hardly varies is not blown up to noise. Which value does
+# not matter much: docs/decisions/0002.
 FLOOR = 0.03
 
 
 class Whitening(nn.Module):
-    """x → matrix · (x - mean), whose covariance is nearly the identity. Both are buffers: no optimizer touches them."""
+    """x → matrix · (x - mean): variance 1 along directions far above the floor, less along those below it.
+
+    Both are buffers: no optimizer touches them.
+    """
 
     mean: Tensor
     matrix: Tensor
@@ -29,26 +32,34 @@ class Whitening(nn.Module):
         self.register_buffer("matrix", matrix)
 
     def forward(self, embed: Tensor) -> Tensor:
-        """(B, E) → (B, E), in the buffers' precision: directions that vary little would be lost in bf16's digits."""
+        """(B, E) → (B, E), multiplied in the buffers' precision whatever autocast says."""
         with torch.autocast(embed.device.type, enabled=False):
             white = (embed.to(self.matrix.dtype) - self.mean) @ self.matrix  # (B, E)
         return white.to(embed.dtype)
 
 
-def zca(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The symmetric matrix (E, E) that whitens vectors of this covariance (E, E), in float64."""
-    variances, directions = np.linalg.eigh(covariance)
-    variances = variances.clip(min=0) + FLOOR * variances.clip(min=0).mean()
-    return (directions * variances**-0.5) @ directions.T
+def zca(covariance: Tensor) -> Tensor:
+    """The symmetric whitening matrix (E, E) float64 of a covariance (E, E), its variances raised by the floor.
+
+    Bell & Sejnowski 1997. Raises InputError where nothing varies.
+    """
+    variances, directions = torch.linalg.eigh(covariance.double())
+    variances = variances.clamp(min=0)
+    if not 0 < variances.mean() < torch.inf:
+        raise InputError("the embeddings do not vary, so there is nothing to learn from them; "
+                         "embed with a trained CLIP")  # fmt: skip
+    return (directions * (variances + FLOOR * variances.mean()) ** -0.5) @ directions.T
 
 
 def fold(weight: Tensor, bias: Tensor, mean: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     """weight (D, E) and bias (D,) of the layer on plain embeddings that computes what this one does on white ones."""
-    wide = weight.double() @ matrix.double()  # (D, E)
-    return wide.to(weight), (bias.double() - wide @ mean.double()).to(bias)
+    mean, matrix = mean.to(weight.device).double(), matrix.to(weight.device).double()
+    wide = weight.double() @ matrix  # (D, E)
+    return wide.to(weight), (bias.double() - wide @ mean).to(bias)
 
 
 def unfold(weight: Tensor, bias: Tensor, mean: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     """The inverse of `fold`."""
-    wide = torch.linalg.solve(matrix.double(), weight.double(), left=False)  # (D, E)
-    return wide.to(weight), (bias.double() + weight.double() @ mean.double()).to(bias)
+    mean, matrix = mean.to(weight.device).double(), matrix.to(weight.device).double()
+    wide = torch.linalg.solve(matrix, weight.double(), left=False)  # (D, E)
+    return wide.to(weight), (bias.double() + weight.double() @ mean).to(bias)

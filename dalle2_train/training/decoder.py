@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dalle2_train.data.batches import DecoderBatch
@@ -39,9 +37,9 @@ class DecoderModelConfig:
     image_embed_dropout: float = 0.1
     """Share of samples, drawn independently, whose image embedding is replaced by the learned null."""
     whiten_image_embed: bool = False
-    """Learn from all directions of the image embedding at once (`networks.whitening`): the trained function is of the
-    same class, but a CLIP that was trained for minutes varies along five directions only, and what tells one picture
-    from another is in the others."""
+    """Learn from all directions of the image embedding at once (`networks.whitening`, `whiten_image_embed`). Released
+    weights are those of a decoder that reads plain embeddings. The embeddings of a CLIP that was trained for minutes
+    vary along five directions almost alone, and which picture it is stands in the others."""
 
     def __post_init__(self) -> None:
         check_probability("text_dropout", self.text_dropout)
@@ -66,12 +64,14 @@ class DecoderModule(DenoisingModule):
         """`null_text`: the encoded empty string, B=1."""
         super().__init__(network, config.schedule, config.objective, training, optimizer, parallel)
         self.text_dropout, self.image_embed_dropout = config.text_dropout, config.image_embed_dropout
+        self.whitens = config.whiten_image_embed
         self.null_text = null_text
 
     def write_model(self, weights: dict[str, Tensor], folder: Path) -> None:
         super().write_model(plain_state(weights), folder)
 
     def compute_loss(self, batch: DecoderBatch, step: int) -> Loss:
+        assert self.whitens == (self.network.text_proj.whitening is not None), "see whiten_image_embed"
         x_0 = to_signal(batch.image, self.weights_dtype)  # (B, 3, H, W)
         draws = self.draw(x_0, batch.index, step)
         x_t = add_noise(self.schedule.to(x_0.device), x_0, draws.t, draws.eps)  # (B, 3, H, W)
@@ -85,8 +85,8 @@ class DecoderModule(DenoisingModule):
         return self.loss(prediction, x_0, x_t, draws)
 
 
-def whiten_image_embed(network: Decoder, mean: Sequence[float], covariance: NDArray[np.float64]) -> None:
-    """Whiten the image embeddings by an embedded set's mean (E,) and covariance (E, E)."""
+def whiten_image_embed(network: Decoder, mean: Sequence[float], covariance: Tensor) -> None:
+    """Read image embeddings whitened by an embedded set's mean (E,) and covariance (E, E)."""
     like = next(network.parameters())
-    mean_tensor = torch.tensor(mean, dtype=torch.float64).to(like)  # (E,)
-    network.text_proj.whitening = Whitening(mean_tensor, torch.from_numpy(zca(covariance)).to(like))
+    matrix = zca(covariance).to(like)  # (E, E)
+    network.text_proj.whitening = Whitening(torch.tensor(mean, dtype=torch.float64).to(like), matrix)

@@ -6,9 +6,7 @@ Legend: B batch, L text length, E embedding.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dalle2_train.data.batches import PriorBatch
@@ -36,9 +34,9 @@ class PriorModelConfig:
     condition_dropout: float = 0.1
     """Share of samples whose text is replaced by the encoded empty string."""
     whiten_error: bool = False
-    """Weigh every direction of the embedding's error by how little embeddings vary along it (`networks.whitening`).
-    The best prediction stays the mean of x_0 given x_t and the text, as under any quadratic error; what is learned
-    first are no longer the few directions of a large variance alone."""
+    """Weigh every direction of the embedding's error by how little embeddings vary along it (`networks.whitening`,
+    `whiten_error`). The best prediction stays the mean of x_0 given x_t and the text, as under any quadratic error;
+    but directions of a large variance are no longer all that is learned at first."""
 
     def __post_init__(self) -> None:
         check_probability("condition_dropout", self.condition_dropout)
@@ -72,7 +70,8 @@ class PriorModule(DenoisingModule):
         super().__init__(network, config.schedule, config.objective, training, optimizer, parallel)
         self.condition_dropout = config.condition_dropout
         self.null_text = null_text
-        self.whitening: Tensor | None = None  # (E, E), of normalised embeddings; see `whiten_error`
+        self.whitens = config.whiten_error
+        self.error_whitening: Tensor | None = None  # (E, E), of normalised embeddings
 
     def compute_loss(self, batch: PriorBatch, step: int) -> Loss:
         x_0 = self.network.normalise(batch.image_embed)  # (B, E)
@@ -83,15 +82,16 @@ class PriorModule(DenoisingModule):
             text, self.null_text, keep(self.seed, "text", step, batch.index, self.condition_dropout)
         )
         prediction = self.network(x_t, draws.t, *text)  # (B, E)
-        if self.whitening is not None:
+        if self.whitens:
             prediction, x_0 = self._white(prediction), self._white(x_0)
         return self.loss(prediction, x_0, x_t, draws)
 
     def _white(self, x: Tensor) -> Tensor:
-        """(B, E) → (B, E), in the weights' precision: bf16's digits would lose directions that hardly vary."""
-        assert self.whitening is not None
+        """(B, E) → (B, E), multiplied in the weights' precision whatever autocast says."""
+        assert self.error_whitening is not None, "see whiten_error"
+        self.error_whitening = self.error_whitening.to(x.device, self.weights_dtype)
         with torch.autocast(x.device.type, enabled=False):
-            return x.to(self.weights_dtype) @ self.whitening.to(x.device, self.weights_dtype)
+            return x.to(self.weights_dtype) @ self.error_whitening
 
 
 @torch.no_grad()
@@ -113,6 +113,7 @@ def use_statistics(network: Prior, mean: Sequence[float], std: Sequence[float]) 
     network.clip_std.copy_(torch.tensor(std, dtype=torch.float64)[None])  # (1, E)
 
 
-def whiten_error(module: PriorModule, std: Sequence[float], covariance: NDArray[np.float64]) -> None:
-    """Whiten the error by an embedded set's standard deviations (E,) and covariance (E, E)."""
-    module.whitening = torch.from_numpy(zca(covariance / np.outer(std, std)))  # (E, E)
+def whiten_error(module: PriorModule, covariance: Tensor) -> None:
+    """Measure the module's error whitened by an embedded set's covariance (E, E), after its statistics are known."""
+    std = module.network.clip_std[0].double()  # (E,)
+    module.error_whitening = zca(covariance.to(std) / torch.outer(std, std))  # (E, E)

@@ -97,11 +97,13 @@ def test_a_covariance_that_was_spoilt_is_refused_and_made_again(make_set: MakeSe
     assert made.embeddings is not None
     whole = read_covariance(to, made.embeddings)
     (tmp_path / "to" / "covariance.npy").write_bytes(b"spoilt")
-    (tmp_path / "to" / "00001_products.npy").write_bytes(b"spoilt")
     with pytest.raises(RefusedError, match=r"covariance.npy: damaged"):
         read_covariance(to, made.embeddings)
     assert embed(uri, to) == made
     np.testing.assert_array_equal(read_covariance(to, made.embeddings), whole)
+    (tmp_path / "to" / "covariance.npy").unlink()
+    with pytest.raises(InputError, match=r"has no covariance.npy; run `shards embed` again"):
+        read_covariance(to, made.embeddings)
 
 
 def test_places_of_others_are_refused(make_set: MakeSet, embed, tmp_path: Path):

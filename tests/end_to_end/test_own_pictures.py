@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from dalle2_train.checkpoints import open_model
 from dalle2_train.cli import main
 
 # mlflow's use of SQLAlchemy, and diffusers' at import.
@@ -67,7 +68,7 @@ def settings(*changes: str) -> list[str]:
     return [word for change in changes for word in ("--set", change)]
 
 
-def test_from_a_folder_of_pictures_to_a_champion(run, tmp_path, monkeypatch):
+def test_from_a_folder_of_pictures_to_a_champion(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # relative paths, as a person gives them
     draw(tmp_path / "pictures")
     splits = run("shards", "ingest", "folder:pictures", "--to", "shards")["splits"]
@@ -92,6 +93,17 @@ def test_from_a_folder_of_pictures_to_a_champion(run, tmp_path, monkeypatch):
         run("train", f"{family}/tiny", "--data", "shards", *embeddings, "--storage", "runs", "--name", family,
             *settings(*sizes, *TRAINING, *pictures))  # fmt: skip
         assert Path("runs", family, "samples", "step-00000003.png").exists()
+
+    # The recipe whitens; what is released reads plain embeddings.
+    assert "text_proj.whitening.matrix" in open_model("runs/decoder/checkpoints/step-00000003")[1]
+    assert not [name for name in open_model("runs/decoder")[1] if "whitening" in name]
+    manifest = json.loads(Path("embeddings", "manifest.json").read_text())
+    manifest["embeddings"]["covariance_sha256"] = None
+    Path("embeddings", "manifest.json").write_text(json.dumps(manifest))
+    for family, sizes in (("prior", PRIOR), ("decoder", DECODER)):
+        assert main(["train", f"{family}/tiny", "--data", "shards", "--embeddings", "embeddings", "--storage", "runs",
+                     "--name", "other", "--dry-run", *settings(*sizes)]) == 2  # fmt: skip
+        assert f"no covariance, which the {family} whitens by; run `shards embed` again" in capsys.readouterr().err
 
     parts = [f"runs/{family}" for family in ("prior", "decoder", "upsampler")]
     run("export", *parts, "--format", "safetensors", "--to", "release")

@@ -129,42 +129,64 @@ def test_a_dropped_image_is_the_null_of_guidance(parity: SimpleNamespace, genera
     parity.close(ours(**{**inputs, "image_embed": nulls}), theirs[:3])
 
 
+def whitening_for(config: DecoderConfig, generator: torch.Generator) -> Whitening:
+    scales = torch.logspace(1, -1, config.embed_dim, dtype=torch.float64)
+    vectors = torch.randn(200, config.embed_dim, generator=generator, dtype=torch.float64) * scales
+    return Whitening(vectors.mean(0), zca(torch.cov(vectors.T, correction=0)))
+
+
+def part_of(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+KEEP = torch.tensor([True, False, True])
+
+
 @torch.no_grad()
-def test_a_whitened_decoder_is_a_plain_one_of_diffusers(
+def test_the_plain_state_of_a_whitened_decoder_is_diffusers(
     parity: SimpleNamespace, generator: torch.Generator
 ) -> None:
     ours, unet, text_proj = make_pair(parity, KARLO_LIKE, generator, torch.float64)
-    vectors = torch.randn(200, KARLO_LIKE.embed_dim, generator=generator, dtype=torch.float64)
-    vectors *= torch.logspace(1, -1, KARLO_LIKE.embed_dim, dtype=torch.float64)
-    covariance = torch.cov(vectors.T, correction=0)
-    whitening = Whitening(vectors.mean(0), torch.from_numpy(zca(covariance.numpy())))
-    ours.text_proj.whitening = whitening
+    ours.text_proj.whitening = whitening_for(KARLO_LIKE, generator)
     inputs = draw_inputs(KARLO_LIKE, generator, torch.float64)
-    keep = torch.tensor([True, False, True])
-    expected = ours(**inputs, keep_image=keep)
     plain = plain_state(ours.state_dict())
-    assert torch.equal(plain_state(plain)[f"text_proj.{NULL}"], plain[f"text_proj.{NULL}"])
+    unet.load_state_dict(part_of(plain, "unet."))
+    text_proj.load_state_dict(part_of(plain, "text_proj."))
+    nulled = torch.where(KEEP[:, None], inputs["image_embed"], plain[f"text_proj.{NULL}"])
+    theirs = run_theirs(unet, text_proj, {**inputs, "image_embed": nulled})
+    parity.close(ours(**inputs, keep_image=KEEP), theirs)
+    again = plain_state(plain)
+    assert again.keys() == plain.keys() and all(again[name].equal(plain[name]) for name in plain)
 
-    unet.load_state_dict({name[5:]: value for name, value in plain.items() if name.startswith("unet.")})
-    text_proj.load_state_dict(
-        {name[10:]: value for name, value in plain.items() if "text_proj." in name[:10]}
-    )
-    nulled = {
-        **inputs,
-        "image_embed": torch.where(keep[:, None], inputs["image_embed"], plain[f"text_proj.{NULL}"]),
-    }
-    parity.close(expected, run_theirs(unet, text_proj, nulled))
 
-    unwhitened = Decoder(KARLO_LIKE).double().eval()
-    unwhitened.load_state_dict(ours.state_dict())
-    parity.close(unwhitened(**inputs, keep_image=keep), expected)
-    again = Decoder(KARLO_LIKE).double().eval()
-    again.text_proj.whitening = whitening
-    again.load_state_dict(unwhitened.state_dict())
-    parity.close(again(**inputs, keep_image=keep), expected)
-    del plain[f"text_proj.{NULL}"]
+@torch.no_grad()
+def test_a_state_loads_whoever_whitens(parity: SimpleNamespace, generator: torch.Generator) -> None:
+    ours, _, _ = make_pair(parity, KARLO_LIKE, generator, torch.float64)
+    inputs = draw_inputs(KARLO_LIKE, generator, torch.float64)
+    whitenings = [None, whitening_for(KARLO_LIKE, generator), whitening_for(KARLO_LIKE, generator)]
+    expected = ours(**inputs, keep_image=KEEP)
+    for whitening in (*whitenings, None):
+        other = Decoder(KARLO_LIKE).double().eval()
+        other.text_proj.whitening = whitening
+        other.load_state_dict(ours.state_dict())
+        parity.close(other(**inputs, keep_image=KEEP), expected)
+        ours = other
+
+
+@torch.no_grad()
+def test_what_does_not_load_is_told_by_torch(generator: torch.Generator) -> None:
+    whitened = Decoder(KARLO_LIKE).double()
+    whitened.text_proj.whitening = whitening_for(KARLO_LIKE, generator)
+    other = Decoder(replace(KARLO_LIKE, embed_dim=24)).double()
+    with pytest.raises(RuntimeError, match=f"size mismatch for text_proj.{NULL}"):
+        whitened.load_state_dict(other.state_dict())
+    missing = whitened.state_dict()
+    del missing["text_proj.whitening.matrix"]
+    with pytest.raises(RuntimeError, match="whitening"):
+        Decoder(KARLO_LIKE).double().load_state_dict(missing)
+    del missing[f"text_proj.{NULL}"]
     with pytest.raises(RuntimeError, match=f"Missing key.*{NULL}"):
-        again.load_state_dict(plain)
+        whitened.load_state_dict(missing)
 
 
 @torch.no_grad()

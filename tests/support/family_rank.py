@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from families import CONTEXT_LENGTH, EMBED_DIM, null_text, random, random_pictures, random_text, rows
@@ -65,22 +64,25 @@ def clip(settings: Any) -> tuple[Any, Any]:
 
 
 def prior(settings: Any) -> tuple[Any, Any]:
-    config = PriorModelConfig(PriorConfig(EMBED_DIM, CONTEXT_LENGTH, depth=2, num_heads=2, head_dim=8))
+    config = PriorModelConfig(
+        PriorConfig(EMBED_DIM, CONTEXT_LENGTH, depth=2, num_heads=2, head_dim=8), whiten_error=True
+    )
     network = Prior(config.network).double()
     use_statistics(network, [0.1] * EMBED_DIM, [1.5] * EMBED_DIM)
     batch = PriorBatch(torch.arange(8), random(8, EMBED_DIM).double(), *double(random_text(8)))
     module = PriorModule(network, config, double(null_text()), *settings)
-    whiten_error(module, [1.5] * EMBED_DIM, np.diag(np.linspace(1.0, 4.0, EMBED_DIM)))
+    whiten_error(module, torch.linspace(1.0, 4.0, EMBED_DIM, dtype=torch.float64).diag())
     return module, batch
 
 
 def decoder(settings: Any) -> tuple[Any, Any]:
     size = DecoderConfig(8, (32, 32), 1, (False, True), head_dim=16, embed_dim=EMBED_DIM)
-    config = DecoderModelConfig(size, image_embed_dropout=0.5)
+    config = DecoderModelConfig(size, image_embed_dropout=0.5, whiten_image_embed=True)
     embeds = random(8, EMBED_DIM).double()
     batch = DecoderBatch(torch.arange(8), random_pictures(8, 8), embeds, *double(random_text(8)))
     network = Decoder(size).double()
-    whiten_image_embed(network, [0.5] * EMBED_DIM, np.diag(np.linspace(0.1, 2.0, EMBED_DIM)))
+    variances = torch.linspace(0.1, 2.0, EMBED_DIM, dtype=torch.float64)
+    whiten_image_embed(network, [0.5] * EMBED_DIM, variances.diag())
     return DecoderModule(network, config, double(null_text()), *settings), batch
 
 

@@ -5,13 +5,14 @@ import dataclasses
 import pytest
 import torch
 from families import EMBED_DIM, SETTINGS, null_text, random, random_pictures, random_text, rows, spy, train
+from safetensors.torch import load_file
 from scipy import stats
 
 from dalle2_train.data.batches import DecoderBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.errors import InputError
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
-from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule
+from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, whiten_image_embed
 from dalle2_train.training.draws import diffusion_draws
 
 SIZE = 8
@@ -97,6 +98,18 @@ def test_dropped_image_embedding_is_the_learned_null():
     wake(kept)
     kept.compute_loss(batch, 0).loss.backward()
     assert kept.network.null_image_embed.grad.abs().sum() == 0
+
+
+def test_a_whitened_decoder_is_released_as_a_plain_one(tmp_path):
+    module = build(whiten_image_embed=True)
+    with pytest.raises(AssertionError, match="whiten_image_embed"):
+        module.compute_loss(batch_of(2), 0)
+    variances = torch.linspace(0.1, 2.0, EMBED_DIM, dtype=torch.float64)
+    whiten_image_embed(module.network, [0.5] * EMBED_DIM, variances.diag())
+    assert module.compute_loss(batch_of(2), 0).loss.isfinite()
+    module.write_model(module.network.state_dict(), tmp_path)
+    released = load_file(tmp_path / "model.safetensors")
+    assert released.keys() == Decoder(CONFIG.network).state_dict().keys()
 
 
 def test_first_loss_is_the_noises_power():

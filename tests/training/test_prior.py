@@ -67,7 +67,7 @@ def test_whitened_errors_are_those_of_numpy():
     covariance = mixed @ mixed.T / EMBED_DIM
     std = np.sqrt(np.diagonal(covariance))
     use_statistics(module.network, [0.5] * EMBED_DIM, std.tolist())
-    whiten_error(module, std.tolist(), covariance)
+    whiten_error(module, torch.from_numpy(covariance))
     shown, returned = [], []
 
     def listen(_network, args, output):
@@ -83,14 +83,14 @@ def test_whitened_errors_are_those_of_numpy():
     along = error @ directions / np.sqrt(variances + FLOOR * variances.mean())
     assert loss.item() == pytest.approx((along**2).mean(), rel=1e-5)
     # The noise is that of the plain objective: only the error is measured otherwise.
-    module.whitening = None
+    module.whitens = False
     module.compute_loss(batch, 3)
     assert torch.equal(shown[0][0], shown[1][0])
 
 
 def test_a_whitened_error_learns_the_same_from_a_batch():
     module, batch = build(condition_dropout=0.0, whiten_error=True), batch_of(8)
-    whiten_error(module, [2.0] * EMBED_DIM, np.diag(np.linspace(0.5, 8.0, EMBED_DIM)))
+    whiten_error(module, torch.linspace(0.5, 8.0, EMBED_DIM, dtype=torch.float64).diag())
     losses = train(module, batch, 150, 3e-3)
     assert sum(losses[-10:]) / 10 < 0.1 * losses[0]
 
