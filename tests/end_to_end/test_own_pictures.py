@@ -103,7 +103,10 @@ def test_from_a_folder_of_pictures_to_a_champion(run, tmp_path, monkeypatch, cap
     for family, sizes in (("prior", PRIOR), ("decoder", DECODER)):
         assert main(["train", f"{family}/tiny", "--data", "shards", "--embeddings", "embeddings", "--storage", "runs",
                      "--name", "other", "--dry-run", *settings(*sizes)]) == 2  # fmt: skip
-        assert f"no covariance, which the {family} whitens by; run `shards embed` again" in capsys.readouterr().err
+        assert (
+            f"no covariance, which the {family} whitens by; run `shards embed` again"
+            in capsys.readouterr().err
+        )
 
     parts = [f"runs/{family}" for family in ("prior", "decoder", "upsampler")]
     run("export", *parts, "--format", "safetensors", "--to", "release")
