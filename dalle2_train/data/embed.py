@@ -64,7 +64,7 @@ def embed_shards(
     manifest = manifests.load_or_index(source)
     if storage.absolute(source) == storage.absolute(to):
         raise InputError(f"{to}: embeddings go to a folder of their own; give another one than the shards'")
-    _refuse_others(to, clip_fingerprint)
+    _refuse_others(to, clip_fingerprint, manifest)
     storage.check_writable(to)
     told = {"clip_fingerprint": clip_fingerprint, "text_encodings": text_encodings, "image_size": image_size}
     shards: list[Shard] = []
@@ -83,7 +83,7 @@ def embed_shards(
     return _finish(to, manifest, shards, total, clip_uri, clip_fingerprint, text_encodings)
 
 
-def _refuse_others(to: str, clip_fingerprint: str) -> None:
+def _refuse_others(to: str, clip_fingerprint: str, source: ShardManifest) -> None:
     if not storage.exists(storage.join(to, manifests.MANIFEST)):
         if any(not storage.exists(_record_uri(to, Path(tar).name)) for tar in storage.list_files(to, ".tar")):
             raise InputError(f"{to}: holds shards that are no embeddings; give an empty folder")
@@ -92,6 +92,9 @@ def _refuse_others(to: str, clip_fingerprint: str) -> None:
     if info is None or info.clip_fingerprint != clip_fingerprint:
         made = f"embeddings of the CLIP {info.clip_fingerprint}" if info else "shards without embeddings"
         raise InputError(f"{to}: holds {made}, not of {clip_fingerprint}; give an empty folder")
+    # A set that grew or was repaired is embedded anew in its place; one with no shard in common is another set.
+    if not {shard.sha256 for shard in source.shards} & set(info.source.values()):
+        raise InputError(f"{to}: holds embeddings of other shards; give an empty folder")
 
 
 class _Row(NamedTuple):

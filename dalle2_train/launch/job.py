@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dalle2_train import storage
+from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps
 from dalle2_train.checkpoints.manifest import ModelManifest, model_digest, read_manifest
 from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.config import to_dict
@@ -80,8 +82,8 @@ def _absolute_model(uri: str | None) -> str | None:
     return storage.absolute(uri) if uri and storage.exists(uri) else uri
 
 
-def check_finished(job: TrainJob, found: ModelManifest) -> None:
-    """Raises InputError where the finished run `found` learned otherwise than `job` asks."""
+def check_begun(job: TrainJob, found: ModelManifest) -> None:
+    """Raises InputError where the run's model or checkpoint `found` learned otherwise than `job` asks."""
     # Built anew, an older recipe has the settings that came since.
     asked, done = _decisive(to_dict(job.recipe)), _decisive(to_dict(build_recipe(found.recipe)))
     others = [f"{key} {done.get(key)!r}, not {asked[key]!r}" for key in asked if asked[key] != done.get(key)]
@@ -97,8 +99,17 @@ def check_finished(job: TrainJob, found: ModelManifest) -> None:
     ):
         others.append("other weights to begin with")
     if others:
-        raise InputError(f"{job.run_uri} is finished and learned with {'; '.join(others)}; give another --name "
-                         "(in a pipeline another --folder), or what it began with")  # fmt: skip
+        told = "; ".join(others[:3]) + (f"; and {len(others) - 3} more" if len(others) > 3 else "")
+        raise InputError(f"{job.run_uri} at step {found.step} has learned with {told}; give another --name (in a "
+                         "pipeline another --folder), or what it began with")  # fmt: skip
+
+
+def _newest_checkpoint(job: TrainJob) -> ModelManifest | None:
+    """None also where it cannot be read: going on looks for an older one, and says so."""
+    for step in reversed(committed_steps(job.run_uri)):
+        with suppress(InputError):
+            return read_manifest(checkpoint_uri(job.run_uri, step))
+    return None
 
 
 def _decisive(recipe: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -135,6 +146,8 @@ def check(job: TrainJob, workers: int) -> None:
                          "set data.split")  # fmt: skip
     if job.needs_embeddings:
         open_clip(job, find_embeddings(job, manifest)[1])
+    if (begun := _newest_checkpoint(job)) is not None:
+        check_begun(job, begun)
     storage.check_writable(job.storage)
 
 

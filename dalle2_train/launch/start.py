@@ -5,7 +5,7 @@ from dataclasses import replace
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import stop_uri
 from dalle2_train.checkpoints.manifest import read_manifest
-from dalle2_train.launch.job import TrainJob, check, check_finished
+from dalle2_train.launch.job import TrainJob, check, check_begun
 from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.training.fit import FitResult, finished
 
@@ -19,7 +19,7 @@ def train(job: TrainJob, workers: int = 0) -> FitResult:
     """
     job = job.absolute()
     if (done := finished(job.run_uri, job.recipe.training.num_steps)) is not None:
-        check_finished(job, read_manifest(done.model))
+        check_begun(job, read_manifest(done.model))
         return done
     check(job, workers)
     if job.tracking is not None:

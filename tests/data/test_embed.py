@@ -115,6 +115,9 @@ def test_places_of_others_are_refused(make_set: MakeSet, embed, tmp_path: Path):
     embed(uri, tmp_path / "to")
     with pytest.raises(InputError, match="not of g"):
         embed(uri, tmp_path / "to", fingerprint="g")
+    with pytest.raises(InputError, match="embeddings of other shards"):
+        embed(make_set(9, name="others"), tmp_path / "to")
+    embed(make_set(25, name="grown"), tmp_path / "to")
 
 
 def test_a_damaged_source_is_named(make_set: MakeSet, embed, tmp_path: Path):

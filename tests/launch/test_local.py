@@ -73,8 +73,23 @@ def test_weights_may_come_from_another_run(make_job):
     with pytest.raises(InputError, match="other weights to begin with"):
         train(other)
     longer = replace(second.recipe, training=replace(second.recipe.training, num_steps=3))
-    with pytest.raises(InputError, match="began with other weights than --init-from's"):
+    with pytest.raises(InputError, match="other weights to begin with"):
         train(replace(other, recipe=longer))
+
+
+def test_an_unfinished_run_goes_on_with_what_it_began_with(make_job):
+    settings = ("training.num_steps=4", "training.sample_every_steps=0", "training.checkpoint_every_steps=2")
+    job = make_job("run", *settings)
+    train(job)
+    shutil.rmtree(f"{job.run_uri}/model")
+    shutil.rmtree(f"{job.run_uri}/checkpoints/step-00000004")
+    other = make_job("run", *settings, "optimizer.learning_rate=0.003")
+    for start in (check, train):
+        with pytest.raises(
+            InputError, match=r"at step 2 has learned with optimizer.learning_rate 0.002, not 0.003"
+        ):
+            start(other, 0)
+    assert train(job).resumed_from == 2
 
 
 def test_without_workers_ray_is_never_imported(make_job):
