@@ -34,6 +34,9 @@ class PromotionPolicy:
     split where the data have no compositional one."""
     minimum: float | None = None
     """The worst value that is allowed: a lower bound, for a KID an upper one. None: any."""
+    must_beat_chance: bool = True
+    """Must be better than the report's floor, which among a few pictures is as high as anything: any of ten is among
+    the first ten."""
     must_beat_champion: bool = True
     """Must be better than what the alias points at now, if anything, on the same questions."""
     noise: float = 1.0
@@ -135,6 +138,7 @@ def judge_candidate(
         raise InputError(f"policy.metric: the report has no {metric!r}; it has {names}")
     verdicts = [
         _against_minimum(candidate, metric, policy),
+        _against_chance(candidate, metric, policy),
         _against_champion(report, candidate, champion, policy),
     ]
     return (
@@ -192,6 +196,17 @@ def _against_minimum(
     is_met = _sign(metric) * (value - bound) >= 0
     relation = "meets" if is_met else "misses"
     return is_met, f"{metric} {value:.4f} {relation} the policy's bound {bound:g}"
+
+
+def _against_chance(candidate: Mapping[str, float], metric: str, policy: PromotionPolicy) -> tuple[bool, str]:
+    eyes, *rest = metric.split(".")
+    value, chance = candidate[metric], candidate.get(".".join([eyes, "floor", *rest]))
+    if not policy.must_beat_chance or chance is None or _sign(metric) * (value - chance) > 0:
+        return True, ""
+    return False, (
+        f"{metric} {value:.4f} does not beat chance, {chance:.4f}; evaluate on more pictures held out, train longer, "
+        "or judge by another policy.metric"
+    )
 
 
 def _against_champion(

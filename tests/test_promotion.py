@@ -46,7 +46,8 @@ def evaluated(tmp_path: Path) -> Evaluated:
         files = {"model.safetensors": FileEntry(sha256, len(data))}
         publish_manifest(folder, ModelManifest(kind="decoder", config={}, files=files))
         scores = Scores(r10 / 2, r10, kid, 0.03, 0.035, 0.01)
-        reading = Reading({"compositional": scores}, {"compositional": scores}, {"compositional": scores})
+        chance = Scores(0.005, 0.05, 0.6, 0.007, 0.022, 0.007)
+        reading = Reading({"compositional": scores}, {"compositional": chance}, {"compositional": scores})
         report = EvaluationReport(
             model=folder,
             model_digest=verified_digest(folder),
@@ -79,6 +80,18 @@ def decide(tracking_uri: str) -> Callable[..., PromotionDecision]:
 def _champion(tracking_uri: str) -> str | None:
     found = by_alias("unclip", "champion", tracking_uri=tracking_uri)
     return found.uri if found else None
+
+
+def test_what_does_not_beat_chance_is_refused(evaluated: Evaluated, decide: Any, tracking_uri: str) -> None:
+    chance, grey = evaluated("chance", 0.05), evaluated("grey", 0.3, kid=0.6)
+    with pytest.raises(
+        RefusedError, match=r"judge\.compositional\.r10 0\.0500 does not beat chance, 0\.0500"
+    ):
+        decide(chance)
+    with pytest.raises(RefusedError, match=r"judge\.compositional\.kid 0\.6000 does not beat chance"):
+        decide(grey, metric="judge.compositional.kid")
+    assert _champion(tracking_uri) is None
+    assert decide(chance, must_beat_chance=False).version == 1
 
 
 def test_the_life_of_an_alias(evaluated: Evaluated, decide: Any, tracking_uri: str) -> None:

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="dalle2-train",
         description="Train DALL·E 2 (unCLIP) from image–text shards to a released model.",
         epilog="Exit codes: 0 done; 1 our fault; 2 wrong input; 3 refused on evidence; "
-        "75 preempted, 130 interrupted: run it again.",
+        "75 stopped with a checkpoint, 130 interrupted: run it again.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (setup, datasets, training, models):

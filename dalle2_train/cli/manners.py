@@ -7,7 +7,7 @@ from typing import Any
 
 from dalle2_train.errors import InputError, RefusedError
 
-MODEL_HELP = "a run, a checkpoint, an exported folder (path or URI), or models:/NAME@ALIAS"
+MODEL_HELP = "a run, a checkpoint, a folder exported as safetensors (path or URI), or models:/NAME@ALIAS"
 
 
 @dataclass(frozen=True)
