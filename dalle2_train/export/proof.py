@@ -25,7 +25,7 @@ TOLERANCE = 1e-4
 PROOF_CONFIG = GenerationConfig(prior_num_steps=25, decoder_num_steps=25, upsampler_num_steps=25)
 """Many steps: the first one multiplies rounding by √(ᾱ_before / ᾱ_T), 1300 for 25 steps and 7700 for 5."""
 
-NUM_ATTEMPTS = 4
+NUM_ATTEMPTS = 12
 """A pixel whose first predicted x_0 is not clipped keeps its multiplied rounding, so equal models may miss TOLERANCE
 with unlucky noise; unequal ones never meet it. Hence a prompt is drawn again with other noise, and every difference
 is told."""
