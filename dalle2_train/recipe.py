@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dalle2_train.config import build, check_keys, override, read_yaml
-from dalle2_train.data.stream import DataConfig
+from dalle2_train.data.config import DataConfig
 from dalle2_train.errors import InputError
 from dalle2_train.parallel.shard import ParallelConfig
 from dalle2_train.recipes import FAMILIES, list_recipes, recipe_path

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
@@ -23,9 +25,12 @@ from fsspec.spec import AbstractFileSystem
 from dalle2_train.errors import InputError
 
 _CHUNK = 1 << 20
+_RETRY_SECONDS = (0.2, 1.0, 4.0)
 # Schemes that never mean "a place for data": they would run a shell or wrap another URL in it.
 _REFUSED_SCHEMES = ("pipe", "simplecache", "filecache", "blockcache", "reference")
 _TEMPORARY = ".partial-"
+
+_log = logging.getLogger(__name__)
 
 
 def _scheme(uri: str) -> str:
@@ -91,6 +96,34 @@ def size(uri: str) -> int:
         raise _missing(uri) from error
 
 
+class Stat(NamedTuple):
+    """A file as the storage tells of it."""
+
+    size: int
+    """Bytes."""
+    version: str | None
+    """An object's etag; None where the storage has no name for this version of the file."""
+
+
+def stat(uri: str) -> Stat:
+    """Size and version of the file at `uri`. Missing: InputError."""
+    fs, path = _open_fs(uri)
+    try:
+        info = fs.info(path)
+    except FileNotFoundError as error:
+        raise _missing(uri) from error
+    etag = info.get("ETag") or info.get("etag")
+    return Stat(int(info["size"] or 0), str(etag).strip('"') if etag else None)
+
+
+def glob(pattern: str) -> list[str]:
+    """The files that match `pattern` (*, ?, [abc], ** for any depth), sorted, as full URIs."""
+    fs, path = _open_fs(pattern)
+    prefix = f"{_scheme(absolute(pattern))}://" if local_path(pattern) is None else ""
+    fs.invalidate_cache()
+    return [f"{prefix}{str(name).removeprefix(prefix)}" for name in sorted(fs.glob(path))]
+
+
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """Every file under `uri`, recursively, sorted, as full URIs; half-written files are not listed. Missing: []."""
     fs, path = _open_fs(uri)
@@ -120,6 +153,17 @@ def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:
     with open_read(uri) as stream:
         stream.seek(start)
         return stream.read() if length is None else stream.read(length)
+
+
+def read_patiently(uri: str, start: int = 0, length: int | None = None) -> bytes:
+    """`read_bytes`, tried again: storage that fails now and then must not cost a run, nor a sample."""
+    for pause in _RETRY_SECONDS:
+        try:
+            return read_bytes(uri, start, length)
+        except OSError as error:
+            _log.warning("%s: %s; trying again in %.1f s", uri, error, pause)
+            time.sleep(pause)
+    return read_bytes(uri, start, length)
 
 
 def read_json(uri: str) -> Any:

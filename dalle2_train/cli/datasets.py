@@ -51,7 +51,8 @@ def _ingest(args: argparse.Namespace) -> Outcome:
 
 
 def _index(args: argparse.Namespace) -> Outcome:
-    from dalle2_train.data.manifest import index, shard_uris
+    from dalle2_train.data.index import index
+    from dalle2_train.data.locate import shard_uris
 
     if args.dry_run:
         shards = len(shard_uris(args.uri))
@@ -78,7 +79,7 @@ def _check(args: argparse.Namespace) -> Outcome:
 
 def _embed(args: argparse.Namespace) -> Outcome:
     from dalle2_train import storage
-    from dalle2_train.data.manifest import load_or_index
+    from dalle2_train.data.index import load_or_index
     from dalle2_train.encoders.loading import load_clip
     from dalle2_train.launch.embed import embed
 

@@ -22,25 +22,14 @@ from dalle2_train.data.decode import (
     verify_image,
 )
 from dalle2_train.data.embedded import IMAGE_EMBED, TEXT_EMBED
-from dalle2_train.data.manifest import TEXT_LIMIT, Shard, ShardManifest
+from dalle2_train.data.faults import Fault
+from dalle2_train.data.locate import home_of, shard_uris
+from dalle2_train.data.manifest import TEXT_LIMIT, Shard, ShardManifest, ShardSet
+from dalle2_train.data.shard_index import ShardIndex
 from dalle2_train.data.tarscan import Sample
 from dalle2_train.errors import InputError
 
 _IMAGE_LIMIT = 1 << 28
-
-
-@dataclass(frozen=True)
-class Fault:
-    """`kind` says what is wrong with the sample `key`, or with the whole `shard` where there is no key.
-
-    Of a shard: missing, truncated, broken_header, digest, count, unlisted, stats. Of a sample: missing, unlisted,
-    damaged, duplicate, no_image, no_caption, no_record, no_embedding, broken_image, broken_caption, broken_record,
-    broken_embedding, image_digest.
-    """
-
-    shard: str
-    key: str | None
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -56,12 +45,13 @@ class CheckReport:
 
 def check(uri: str) -> CheckReport:
     """Reads every byte of the set at `uri`. A place without any shards: InputError."""
-    tars = {tar.rsplit("/", 1)[-1]: tar for tar in manifests.shard_uris(uri)}
-    listed = storage.exists(storage.join(uri, manifests.MANIFEST))
-    manifest = manifests.load(uri) if listed else ShardManifest(())
+    tars = {tar.rsplit("/", 1)[-1]: tar for tar in shard_uris(uri)}
+    listed = manifests.has_manifest(home_of(uri))
+    shards = ShardSet(home_of(uri), manifests.load(home_of(uri)) if listed else ShardManifest(()))
+    manifest = shards.manifest
     if not tars and not manifest.shards:
         raise InputError(f"{uri}: holds no .tar shards; give a folder of shards")
-    expected = {shard.path: shard for shard in manifest.shards}
+    expected = {shard.name: (shard, shards.index(i)) for i, shard in enumerate(manifest.shards)}
     embedded = manifest.embeddings is not None
     faults = [Fault(name, None, "missing") for name in expected if name not in tars]
     num_samples = 0
@@ -79,24 +69,32 @@ def check(uri: str) -> CheckReport:
     return CheckReport(storage.absolute(uri), len(tars), num_samples, listed, tuple(dict.fromkeys(faults)))
 
 
-def _shard_faults(name: str, path: Path, found: tarscan.TarScan, shard: Shard | None) -> Iterator[Fault]:
+def _shard_faults(
+    name: str, path: Path, found: tarscan.TarScan, listed: tuple[Shard, ShardIndex] | None
+) -> Iterator[Fault]:
+    shard, index = listed or (None, None)
     if shard is not None and path.stat().st_size < shard.size:
         yield Fault(name, None, "truncated")
     elif found.problem is not None:
         yield Fault(name, None, found.problem)
     elif shard is not None and storage.sha256_file(path) != shard.sha256:
         yield Fault(name, None, "digest")
-    if shard is None:
+    if index is None:
         return
     keys = {sample.key for sample in found.samples}
-    yield from (Fault(name, key, "missing") for key in shard.keys if key not in keys)
-    yield from (Fault(name, key, "unlisted") for key in sorted(keys - set(shard.keys)))
+    yield from (Fault(name, key, "missing") for key in index.keys if key not in keys)
+    yield from (Fault(name, key, "unlisted") for key in sorted(keys - set(index.keys)))
 
 
 def _sample_faults(
-    name: str, path: Path, samples: tuple[Sample, ...], shard: Shard | None, embedded: bool
+    name: str,
+    path: Path,
+    samples: tuple[Sample, ...],
+    listed: tuple[Shard, ShardIndex] | None,
+    embedded: bool,
 ) -> Iterator[Fault]:
-    spans = zip(shard.keys, shard.offsets, shard.lengths, shard.crc32s, strict=True) if shard else ()
+    index = listed[1] if listed else None
+    spans = zip(index.keys, index.offsets, index.lengths, index.crc32s, strict=True) if index else ()
     crc32s = {key: (offset, length, crc32) for key, offset, length, crc32 in spans}
     with path.open("rb") as stream:
         for sample in samples:

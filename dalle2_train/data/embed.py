@@ -20,11 +20,14 @@ from dalle2_train import storage
 from dalle2_train.data import manifest as manifests
 from dalle2_train.data.decode import decode_array, decode_image
 from dalle2_train.data.embedded import COVARIANCE, IMAGE_EMBED, TEXT_EMBED, TEXT_ENCODINGS, TEXT_MASK
-from dalle2_train.data.manifest import EmbeddingInfo, Shard, ShardManifest
+from dalle2_train.data.index import open_set, publish_index, read_shard
+from dalle2_train.data.manifest import EmbeddingInfo, Shard, ShardManifest, ShardSet
 from dalle2_train.data.moments import NOTHING, Moments, moments_of
 from dalle2_train.data.progress import Progress, on_stderr
-from dalle2_train.data.reader import Place, RawSample, Reader
+from dalle2_train.data.reader import RawSample, Reader
 from dalle2_train.data.samples import caption, image_bytes
+from dalle2_train.data.selection import Place
+from dalle2_train.data.shard_index import ShardIndex
 from dalle2_train.errors import InputError
 
 _READ_TOGETHER = 256
@@ -61,7 +64,8 @@ def embed_shards(
     A damaged sample, or a folder that holds something else: InputError.
     """
     progress = progress or on_stderr("embed", "shards")
-    manifest = manifests.load_or_index(source)
+    whole = open_set(source)
+    manifest = whole.manifest
     if storage.absolute(source) == storage.absolute(to):
         raise InputError(f"{to}: embeddings go to a folder of their own; give another one than the shards'")
     _refuse_others(to, clip_fingerprint, manifest)
@@ -75,8 +79,8 @@ def embed_shards(
         if part is None:
             # A manifest over shards that are being replaced would call a half-made set whole.
             storage.remove(storage.join(to, manifests.MANIFEST))
-            encoded = _encode_shard(Reader(source, manifest), number, encode, image_size, batch_size)
-            part = _publish(to, shard, key, encoded, text_encodings)
+            encoded = _encode_shard(whole, number, encode, image_size, batch_size)
+            part = _publish(to, shard, whole.index(number).splits, key, encoded, text_encodings)
         shards.append(part[0])
         total = total.merged(part[1])
         progress(number + 1, len(manifest.shards))
@@ -84,7 +88,7 @@ def embed_shards(
 
 
 def _refuse_others(to: str, clip_fingerprint: str, source: ShardManifest) -> None:
-    if not storage.exists(storage.join(to, manifests.MANIFEST)):
+    if not manifests.has_manifest(to):
         if any(not storage.exists(_record_uri(to, Path(tar).name)) for tar in storage.list_files(to, ".tar")):
             raise InputError(f"{to}: holds shards that are no embeddings; give an empty folder")
         return
@@ -105,9 +109,9 @@ class _Row(NamedTuple):
 
 
 def _encode_shard(
-    reader: Reader, number: int, encode: Encode, image_size: int, batch_size: int
+    shards: ShardSet, number: int, encode: Encode, image_size: int, batch_size: int
 ) -> Iterator[_Row]:
-    shard = reader.manifest.shards[number]
+    reader, shard = Reader(shards), shards.manifest.shards[number]
     for start in range(0, shard.num_samples, batch_size):
         stop = min(start + batch_size, shard.num_samples)
         raws = reader.read([Place(number, position) for position in range(start, stop)])
@@ -143,22 +147,23 @@ def _columns(embedded: Embedded, count: int) -> dict[str, NDArray[Any]]:
 
 
 def _publish(
-    to: str, shard: Shard, key: dict[str, Any], rows: Iterator[_Row], text_encodings: bool
+    to: str, shard: Shard, splits: list[str], key: dict[str, Any], rows: Iterator[_Row], text_encodings: bool
 ) -> tuple[Shard, Moments]:
     """Writes one embedded shard, then the record that says it is whole."""
     vectors = []
     with storage.local_staging(storage.local_path(to)) as folder:
-        tar = folder / shard.path
+        tar = folder / shard.name
         with tar.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0) as writer:
-            for row, split in zip(rows, shard.splits, strict=True):
+            for row, split in zip(rows, splits, strict=True):
                 if split == "train":
                     vectors.append(row.members[IMAGE_EMBED])
                 writer.write(_sample(row, text_encodings))
-        index = manifests.index_shard(str(tar))
-        storage.publish_file(tar, storage.join(to, shard.path))
-    record = {**key, "sha256": index.sha256}
-    storage.publish_json(_record_uri(to, shard.path), record)
-    return index, moments_of(_stacked(vectors))
+        written, index = read_shard(tar, shard.name)
+        storage.publish_file(tar, storage.join(to, shard.name))
+    publish_index(to, written, index)
+    record = {**key, "sha256": written.sha256}
+    storage.publish_json(_record_uri(to, shard.name), record)
+    return written, moments_of(_stacked(vectors))
 
 
 def _sample(row: _Row, text_encodings: bool) -> dict[str, Any]:
@@ -175,20 +180,22 @@ def _npy(array: NDArray[Any]) -> bytes:
 
 def _done(to: str, shard: Shard, key: dict[str, Any]) -> tuple[Shard, Moments] | None:
     """The embedded shard when an earlier run finished it from the same source by the same CLIP."""
-    place, record_uri = storage.join(to, shard.path), _record_uri(to, shard.path)
+    place, record_uri = storage.join(to, shard.name), _record_uri(to, shard.name)
     if not (storage.exists(record_uri) and storage.exists(place)):
         return None
     record = storage.read_json(record_uri)
     if {name: record.get(name) for name in key} != key or storage.sha256_file(place) != record["sha256"]:
         return None
-    index = manifests.index_shard(place)
-    return index, moments_of(_stacked(_train_vectors(Reader(to, ShardManifest((index,))))))
+    with storage.as_local(place) as local:
+        done, index = read_shard(local, shard.name)
+    publish_index(to, done, index)
+    reader = Reader(ShardSet(storage.absolute(to), ShardManifest((done,))))
+    return done, moments_of(_stacked(_train_vectors(reader, index)))
 
 
-def _train_vectors(reader: Reader) -> list[NDArray[np.float32]]:
+def _train_vectors(reader: Reader, index: ShardIndex) -> list[NDArray[np.float32]]:
     """The image embeddings (E,) of the train split in a reader's only shard."""
-    shard = reader.manifest.shards[0]
-    wanted = [Place(0, position) for position, split in enumerate(shard.splits) if split == "train"]
+    wanted = [Place(0, position) for position, split in enumerate(index.splits) if split == "train"]
     # A few at a time: text encodings lie beside them, a hundred kilobytes each.
     parts = (wanted[start : start + _READ_TOGETHER] for start in range(0, len(wanted), _READ_TOGETHER))
     return [decode_array(raw[IMAGE_EMBED]) for part in parts for raw in reader.read(part)]
@@ -224,7 +231,7 @@ def _finish(
         covariance_sha256=covariance_sha256,
         dtype="float32",
         text_encodings=text_encodings,
-        source={shard.path: shard.sha256 for shard in manifest.shards},
+        source={shard.name: shard.sha256 for shard in manifest.shards},
     )
     source = {"kind": "embeddings", "of": manifest.digest}
     done = ShardManifest(tuple(shards), source, info)

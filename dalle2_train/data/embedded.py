@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from dalle2_train import storage
 from dalle2_train.data.batches import Decoded
 from dalle2_train.data.decode import decode_array
-from dalle2_train.data.manifest import EmbeddingInfo, ShardManifest, load_or_index
+from dalle2_train.data.index import open_set
+from dalle2_train.data.manifest import EmbeddingInfo, ShardSet
 from dalle2_train.data.reader import RawSample, Reader
 from dalle2_train.errors import InputError, RefusedError
 
@@ -22,18 +23,21 @@ TEXT_ENCODINGS, TEXT_MASK = "text_encodings.npy", "text_mask.npy"
 COVARIANCE = "covariance.npy"
 
 
-def joined_reader(uri: str, manifest: ShardManifest, embeddings: str) -> Reader:
-    """A reader of the set `embeddings` whose places are those of `manifest`. Sets that don't match: InputError."""
-    found = manifest if embeddings == uri else load_or_index(embeddings)
-    if found.embeddings is None:
+def joined_reader(shards: ShardSet, embeddings: str) -> Reader:
+    """A reader of the set `embeddings` whose places are those of `shards`. Sets that don't match: InputError."""
+    found = open_set(embeddings)
+    if found.home == shards.home:
+        found = shards
+    info = found.manifest.embeddings
+    if info is None:
         raise InputError(
-            f"{embeddings}: holds no embeddings; run `shards embed {uri} --clip MODEL --to URI` first"
+            f"{embeddings}: holds no embeddings; run `shards embed {shards.home} --clip MODEL --to URI` first"
         )
-    if not found.embeddings.text_encodings:
+    if not info.text_encodings:
         raise InputError(f"{embeddings}: was made without text encodings; embed again with them")
-    if found is not manifest:
-        _verify(manifest, found, embeddings, uri)
-    return Reader(embeddings, found)
+    if found is not shards:
+        _verify(shards, found, info)
+    return Reader(found)
 
 
 def read_covariance(embeddings: str, info: EmbeddingInfo) -> NDArray[np.float64]:
@@ -50,19 +54,21 @@ def read_covariance(embeddings: str, info: EmbeddingInfo) -> NDArray[np.float64]
     return decode_array(data, limit=len(data))
 
 
-def _verify(manifest: ShardManifest, found: ShardManifest, embeddings: str, uri: str) -> None:
-    assert found.embeddings is not None
-    remedy = f"embed {uri} again"
-    if [shard.path for shard in found.shards] != [shard.path for shard in manifest.shards]:
-        raise InputError(f"{embeddings}: has other shards than {uri}; {remedy}")
-    for ours, theirs in zip(manifest.shards, found.shards, strict=True):
+def _verify(shards: ShardSet, found: ShardSet, info: EmbeddingInfo) -> None:
+    where, remedy = found.home, f"embed {shards.home} again"
+    if [shard.name for shard in found.manifest.shards] != [shard.name for shard in shards.manifest.shards]:
+        raise InputError(f"{where}: has other shards than {shards.home}; {remedy}")
+    for number, shard in enumerate(shards.manifest.shards):
+        ours, theirs = shards.index(number), found.index(number)
         if ours.keys != theirs.keys:
             pairs = zip(ours.keys, theirs.keys, strict=False)
             odd = next((f"{a} and {b}" for a, b in pairs if a != b), "the number of samples")
-            raise InputError(f"{embeddings}: {theirs.path} is misaligned with {uri}: {odd} differ; {remedy}")
-        if ours.splits != theirs.splits or found.embeddings.source.get(ours.path) != ours.sha256:
             raise InputError(
-                f"{embeddings}: {theirs.path} was made from another {ours.path} than {uri} has; {remedy}"
+                f"{where}: {shard.name} is misaligned with {shards.home}: {odd} differ; {remedy}"
+            )
+        if ours.splits != theirs.splits or info.source.get(shard.name) != shard.sha256:
+            raise InputError(
+                f"{where}: {shard.name} was made from another {shard.name} than {shards.home} has; {remedy}"
             )
 
 

@@ -1,44 +1,64 @@
-"""The manifest of a shard set: which samples lie where, and the digests that say whether they still do."""
+"""The manifest of a shard set: its shards, what each holds, and the digests that say whether it still does.
+
+`manifest.json` says it of the shards; `index/` beside it holds a `ShardIndex` for every shard, read when it is wanted.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import logging
-import zlib
+from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
+from pathlib import PurePosixPath
 from typing import Any
 
 from dalle2_train import storage
-from dalle2_train.data import tarscan
+from dalle2_train.data.shard_index import ShardIndex, from_bytes
 from dalle2_train.errors import InputError
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TEXT_LIMIT = 1 << 20
 """Bytes; a caption or a json record that is larger is damage or an attack."""
-
-_log = logging.getLogger(__name__)
+_INDEXES_IN_MEMORY = 256
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar. The columns `keys` … `splits` have an entry per sample, in the tar's order."""
+    """One tar, as it was when it was read."""
 
     path: str
+    """The file's name in the set's folder, or a whole URI."""
     size: int
+    """Bytes."""
     sha256: str
-    keys: tuple[str, ...]
-    offsets: tuple[int, ...]
-    lengths: tuple[int, ...]
-    crc32s: tuple[int, ...]
-    splits: tuple[str, ...]
+    num_samples: int
+    """Samples that the index lists."""
+    splits: dict[str, int]
+    """Split → samples."""
+    num_expected: int
+    """Samples that whoever made the shard promises; more than `num_samples` where some are gone."""
+    problem: str | None = None
+    """What is wrong with the tar from some place on: truncated, broken_header; None: nothing."""
+    version: str | None = None
+    """What the storage called this version of the file (an object's etag); None where it has no name for it."""
 
     @property
-    def num_samples(self) -> int:
-        return len(self.keys)
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def index_name(self) -> str:
+        """Of its index; shards of one name in several folders have one each."""
+        return index_name(self.path)
+
+    @property
+    def num_lost(self) -> int:
+        """Samples that were promised and cannot be found any more."""
+        return max(0, self.num_expected - self.num_samples)
 
 
 @dataclass(frozen=True)
@@ -79,30 +99,84 @@ class ShardManifest:
 
     def count(self) -> dict[str, int]:
         """Samples per split."""
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for shard in self.shards:
-            for split in shard.splits:
-                counts[split] = counts.get(split, 0) + 1
+            counts.update(shard.splits)
         return dict(sorted(counts.items()))
 
 
-def publish(manifest: ShardManifest, uri: str) -> None:
-    """Writes `manifest` to the folder `uri`. It comes last: a set with a manifest is whole."""
+class ShardSet:
+    """A set that has a manifest, and the indexes of its shards as they are wanted."""
+
+    def __init__(self, home: str, manifest: ShardManifest) -> None:
+        self.home, self.manifest = home, manifest
+        self._index = lru_cache(_INDEXES_IN_MEMORY)(self._read_index)
+
+    def __len__(self) -> int:
+        return len(self.manifest.shards)
+
+    def __getstate__(self) -> tuple[str, ShardManifest]:
+        return self.home, self.manifest
+
+    def __setstate__(self, state: tuple[str, ShardManifest]) -> None:
+        self.__init__(*state)
+
+    def uri(self, number: int) -> str:
+        """Of a shard's tar."""
+        path = self.manifest.shards[number].path
+        return path if "/" in path else storage.join(self.home, path)
+
+    def index(self, number: int) -> ShardIndex:
+        """The rows of a shard. Missing or damaged: InputError."""
+        return self._index(number)
+
+    def _read_index(self, number: int) -> ShardIndex:
+        shard = self.manifest.shards[number]
+        uri = index_uri(self.home, shard.path)
+        try:
+            index, about = from_bytes(storage.read_patiently(uri))
+        except ValueError as error:
+            raise InputError(f"{uri}: {error}; run `shards index` again") from error
+        if about.get("sha256") != shard.sha256 or len(index) != shard.num_samples:
+            raise InputError(
+                f"{uri}: is of another {shard.name} than the manifest's; run `shards index` again"
+            )
+        return index
+
+
+def index_name(path: str) -> str:
+    """The file's name of the index of the shard at `path`."""
+    stem = PurePosixPath(path).stem
+    return f"{stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.parquet"
+
+
+def index_uri(home: str, path: str) -> str:
+    """Where the index of the shard `path` of the set in `home` is kept."""
+    return storage.join(home, "index", index_name(path))
+
+
+def publish(manifest: ShardManifest, home: str) -> None:
+    """Writes `manifest` to the folder `home`. It comes last: a set with a manifest is whole."""
     text = json.dumps(dataclasses.asdict(manifest), separators=(",", ":"), allow_nan=False)
-    storage.publish_bytes(storage.join(uri, MANIFEST), text.encode())
+    storage.publish_bytes(storage.join(home, MANIFEST), text.encode())
 
 
-def load(uri: str) -> ShardManifest:
-    """The manifest of the folder `uri`. Missing, damaged or of a newer version: InputError."""
-    place = storage.join(uri, MANIFEST)
+def has_manifest(home: str) -> bool:
+    """Is there a manifest that this program reads?"""
+    place = storage.join(home, MANIFEST)
+    return storage.exists(place) and _version(storage.read_json(place)) != 1
+
+
+def load(home: str) -> ShardManifest:
+    """The manifest in the folder `home`. Missing, damaged, or of another version: InputError."""
+    place = storage.join(home, MANIFEST)
     found = storage.read_json(place)
-    version = found.get("version") if isinstance(found, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise InputError(
-            f"{place}: version {version} is newer than this program's {FORMAT_VERSION}; update it"
-        )
+    version = _version(found)
+    if version is not None and version != FORMAT_VERSION:
+        remedy = "update it" if version > FORMAT_VERSION else "run `shards index` to write it anew"
+        raise InputError(f"{place}: is of version {version}, this program's is {FORMAT_VERSION}; {remedy}")
     try:
-        shards = tuple(_shard(entry) for entry in found["shards"])
+        shards = tuple(Shard(**entry) for entry in found["shards"])
         embeddings = found.get("embeddings")
         info = EmbeddingInfo(**_tuples(embeddings)) if embeddings else None
         return ShardManifest(shards, found.get("source", {}), info, found["version"])
@@ -112,81 +186,10 @@ def load(uri: str) -> ShardManifest:
         ) from error
 
 
+def _version(found: Any) -> int | None:
+    version = found.get("version") if isinstance(found, dict) else None
+    return version if isinstance(version, int) else None
+
+
 def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
-
-
-def _shard(entry: dict[str, Any]) -> Shard:
-    shard = Shard(**_tuples(entry))
-    if Path(shard.path).name != shard.path:
-        raise ValueError(f"shard path {shard.path!r} is not a file name")
-    columns = (shard.keys, shard.offsets, shard.lengths, shard.crc32s, shard.splits)
-    if len({len(column) for column in columns}) != 1:
-        raise ValueError(f"the columns of {shard.path} differ in length")
-    return shard
-
-
-def index(uri: str) -> ShardManifest:
-    """Reads every tar directly in the folder `uri` and publishes its manifest. No tar, or a damaged one: InputError.
-
-    What an earlier manifest knows of where the shards came from, and of the CLIP that embedded them, stays.
-    """
-    tars = shard_uris(uri)
-    if not tars:
-        raise InputError(f"{uri}: holds no .tar shards; give a folder of shards, or ingest one first")
-    earlier = load(uri) if storage.exists(storage.join(uri, MANIFEST)) else ShardManifest(())
-    manifest = dataclasses.replace(
-        earlier, shards=tuple(index_shard(tar) for tar in tars), version=FORMAT_VERSION
-    )
-    publish(manifest, uri)
-    return manifest
-
-
-def load_or_index(uri: str) -> ShardManifest:
-    """The manifest of `uri`, made now where there is none."""
-    if storage.exists(storage.join(uri, MANIFEST)):
-        return load(uri)
-    _log.info("%s has no manifest: indexing its shards", uri)
-    return index(uri)
-
-
-def shard_uris(uri: str) -> list[str]:
-    """The tars directly in the folder `uri`, sorted."""
-    base = storage.join(uri).rsplit("/", 1)[-1]
-    return [tar for tar in storage.list_files(uri, ".tar") if tar.rsplit("/", 2)[-2] == base]
-
-
-def index_shard(uri: str) -> Shard:
-    """Where the samples of one tar lie. A damaged tar: InputError."""
-    with storage.as_local(uri) as path:
-        found = tarscan.scan(path)
-        if found.problem is not None:
-            raise InputError(
-                f"{uri}: {found.problem}; `shards check` says more, make or fetch the shard again"
-            )
-        crc32s, splits = [], []
-        with path.open("rb") as stream:
-            for sample in found.samples:
-                stream.seek(sample.offset)
-                crc32s.append(zlib.crc32(stream.read(sample.length)))
-                splits.append(split_of(sample.read(stream, "json", TEXT_LIMIT)))
-        return Shard(
-            path=uri.rsplit("/", 1)[-1],
-            size=path.stat().st_size,
-            sha256=storage.sha256_file(path),
-            keys=tuple(sample.key for sample in found.samples),
-            offsets=tuple(sample.offset for sample in found.samples),
-            lengths=tuple(sample.length for sample in found.samples),
-            crc32s=tuple(crc32s),
-            splits=tuple(splits),
-        )
-
-
-def split_of(record: bytes | None) -> str:
-    """The `split` that a json record names; records without one (LAION's) are for training."""
-    try:
-        found = json.loads(record or b"{}")
-    except ValueError:
-        return "train"
-    split = found.get("split") if isinstance(found, dict) else None
-    return split if isinstance(split, str) and split else "train"

@@ -7,9 +7,11 @@ import logging
 from dalle2_train.data import embedded
 from dalle2_train.data.batches import Decoded
 from dalle2_train.data.decode import decode_image
-from dalle2_train.data.manifest import ShardManifest
-from dalle2_train.data.reader import Place, RawSample, Reader, places
+from dalle2_train.data.filters import FilterConfig
+from dalle2_train.data.manifest import ShardSet
+from dalle2_train.data.reader import RawSample, Reader
 from dalle2_train.data.samples import caption, image_bytes
+from dalle2_train.data.selection import select
 
 _log = logging.getLogger(__name__)
 
@@ -19,30 +21,30 @@ class SamplePool:
 
     def __init__(
         self,
-        uri: str,
-        manifest: ShardManifest,
+        shards: ShardSet,
         *,
         split: str,
+        filters: FilterConfig,
         image_size: int | None,
         embeddings: str | None,
         cache_bytes: int,
     ) -> None:
-        self.places: list[Place] = places(manifest, split)
+        self.selection = select(shards, split, filters)
         self.image_size = image_size
-        self.reader = Reader(uri, manifest)
-        self.embedded = embedded.joined_reader(uri, manifest, embeddings) if embeddings else None
+        self.reader = Reader(shards)
+        self.embedded = embedded.joined_reader(shards, embeddings) if embeddings else None
         self._cache: dict[int, Decoded] = {}
         self._room = cache_bytes
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.selection)
 
     def fetch(self, ids: list[int]) -> dict[int, RawSample]:
         """The raw samples of those `ids` that are not decoded yet."""
         missing = [number for number in dict.fromkeys(ids) if number not in self._cache]
         if not missing:
             return {}
-        wanted = [self.places[number] for number in missing]
+        wanted = [self.selection.place(number) for number in missing]
         if self.embedded is None:
             raw = self.reader.read(wanted)
         elif self.image_size is None:

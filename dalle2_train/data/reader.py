@@ -6,57 +6,31 @@ A raw sample is webdataset's: {"__key__", "__url__", extension: bytes…}, so th
 from __future__ import annotations
 
 import io
-import logging
 import tarfile
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from webdataset.pipeline import DataPipeline
 from webdataset.tariterators import base_plus_ext
 
 from dalle2_train import storage
-from dalle2_train.data.manifest import Shard, ShardManifest, load_or_index
-from dalle2_train.errors import InputError
+from dalle2_train.data.index import open_set
+from dalle2_train.data.manifest import ShardSet
+from dalle2_train.data.selection import Place, select
+from dalle2_train.data.shard_index import ShardIndex
 
 RawSample = dict[str, Any]
 MEMBER_LIMIT = 1 << 28
 _MERGE_GAP = 1 << 16
 _READ_LIMIT = 1 << 26
-_RETRY_SECONDS = (0.2, 1.0, 4.0)
-
-_log = logging.getLogger(__name__)
-
-
-class Place(NamedTuple):
-    """A sample's shard and its position there."""
-
-    shard: int
-    position: int
-
-
-def places(manifest: ShardManifest, split: str | None = None) -> list[Place]:
-    """Every sample of a split (None: all), in the order of the shards. A split that isn't there: InputError."""
-    found = [
-        Place(number, position)
-        for number, shard in enumerate(manifest.shards)
-        for position, name in enumerate(shard.splits)
-        if split in (None, name)
-    ]
-    if not found:
-        raise InputError(
-            f"no samples in the split {split!r}; choose one that the set has: {manifest.count()}"
-        )
-    return found
 
 
 class Reader:
-    """Reads the samples of one set. `problem` of a damaged sample is its "__error__" instead of members."""
+    """Reads the samples of one set; a damaged one has an "__error__" instead of members."""
 
-    def __init__(self, uri: str, manifest: ShardManifest) -> None:
-        self.uri = storage.absolute(uri)
-        self.manifest = manifest
+    def __init__(self, shards: ShardSet) -> None:
+        self.shards = shards
 
     def __call__(self, wanted: Iterable[Place]) -> Iterator[RawSample]:
         """A stage of a `wds.DataPipeline`: places in, raw samples out, in the same order."""
@@ -66,30 +40,21 @@ class Reader:
     def read(self, wanted: list[Place]) -> list[RawSample]:
         """The samples at `wanted`, in that order, from as few reads as their neighbourhood allows."""
         found: dict[Place, RawSample] = {}
-        for run in _runs(sorted(set(wanted)), self.manifest):
-            shard = self.manifest.shards[run[0].shard]
-            uri = storage.join(self.uri, shard.path)
-            start = shard.offsets[run[0].position]
-            data = _read_patiently(uri, start, _end(shard, run[-1]) - start)
+        for run in _runs(sorted(set(wanted)), self.shards):
+            index, uri = self.shards.index(run[0].shard), self.shards.uri(run[0].shard)
+            start = int(index.offsets[run[0].position])
+            data = storage.read_patiently(uri, start, _end(index, run[-1]) - start)
             for place in run:
-                found[place] = self._sample(uri, shard, place.position, data, start)
+                found[place] = _sample(uri, index, place.position, data, start)
         return [found[place] for place in wanted]
-
-    def _sample(self, uri: str, shard: Shard, position: int, data: bytes, start: int) -> RawSample:
-        key, offset = shard.keys[position], shard.offsets[position] - start
-        span = data[offset : offset + shard.lengths[position]]
-        sample: RawSample = {"__key__": key, "__url__": uri}
-        if len(span) != shard.lengths[position]:
-            return {**sample, "__error__": "truncated"}
-        if zlib.crc32(span) != shard.crc32s[position]:
-            return {**sample, "__error__": "damaged"}
-        return {**sample, **members(span)}
 
 
 def pipeline(uri: str, split: str | None = None, *stages: Callable[..., Any]) -> DataPipeline:
     """One pass over a set as a `wds.DataPipeline` of raw samples, then `stages`."""
-    manifest = load_or_index(uri)
-    return DataPipeline(_Source(places(manifest, split)), Reader(uri, manifest), *stages)
+    shards = open_set(uri)
+    selection = select(shards, split)
+    wanted = [selection.place(number) for number in range(len(selection))]
+    return DataPipeline(_Source(wanted), Reader(shards), *stages)
 
 
 class _Source:
@@ -100,6 +65,18 @@ class _Source:
 
     def __call__(self) -> Iterator[Place]:
         return iter(self.wanted)
+
+
+def _sample(uri: str, index: ShardIndex, position: int, data: bytes, start: int) -> RawSample:
+    """The sample out of `data`, which begins at `start` in the tar."""
+    offset, length = int(index.offsets[position]) - start, int(index.lengths[position])
+    span = data[offset : offset + length]
+    sample: RawSample = {"__key__": index.keys[position], "__url__": uri}
+    if len(span) != length:
+        return {**sample, "__error__": "truncated"}
+    if zlib.crc32(span) != index.crc32s[position]:
+        return {**sample, "__error__": "damaged"}
+    return {**sample, **members(span)}
 
 
 def members(span: bytes) -> dict[str, bytes]:
@@ -114,33 +91,22 @@ def members(span: bytes) -> dict[str, bytes]:
     return found
 
 
-def _end(shard: Shard, place: Place) -> int:
-    return shard.offsets[place.position] + shard.lengths[place.position]
+def _end(index: ShardIndex, place: Place) -> int:
+    return int(index.offsets[place.position] + index.lengths[place.position])
 
 
-def _runs(wanted: list[Place], manifest: ShardManifest) -> Iterator[list[Place]]:
+def _runs(wanted: list[Place], shards: ShardSet) -> Iterator[list[Place]]:
     """Sorted places in runs that lie so close together that one read is cheaper than several."""
     run: list[Place] = []
     for place in wanted:
-        shard = manifest.shards[place.shard]
+        index = shards.index(place.shard)
         if run and (
             place.shard != run[-1].shard
-            or shard.offsets[place.position] - _end(shard, run[-1]) > _MERGE_GAP
-            or _end(shard, place) - shard.offsets[run[0].position] > _READ_LIMIT
+            or index.offsets[place.position] - _end(index, run[-1]) > _MERGE_GAP
+            or _end(index, place) - index.offsets[run[0].position] > _READ_LIMIT
         ):
             yield run
             run = []
         run.append(place)
     if run:
         yield run
-
-
-def _read_patiently(uri: str, start: int, length: int) -> bytes:
-    """A read that is tried again: storage that fails now and then must not cost a run, nor a sample."""
-    for pause in _RETRY_SECONDS:
-        try:
-            return storage.read_bytes(uri, start, length)
-        except OSError as error:
-            _log.warning("%s: %s; trying again in %.1f s", uri, error, pause)
-            time.sleep(pause)
-    return storage.read_bytes(uri, start, length)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dalle2_train.data.decode import IMAGE_EXTENSIONS, Picture, decode_image, decode_record, decode_text
-from dalle2_train.data.manifest import load_or_index
+from dalle2_train.data.index import load_or_index
 from dalle2_train.data.reader import RawSample, pipeline
 from dalle2_train.errors import InputError
 

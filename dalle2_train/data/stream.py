@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
 from dalle2_train.data.batches import Batch, BatchType, Decoded, collate
-from dalle2_train.data.manifest import ShardManifest, load_or_index
+from dalle2_train.data.config import DataConfig
+from dalle2_train.data.index import open_set
+from dalle2_train.data.manifest import ShardManifest
 from dalle2_train.data.order import Order, OrderState
 from dalle2_train.data.pool import SamplePool
 from dalle2_train.data.reader import RawSample
@@ -18,29 +20,6 @@ from dalle2_train.errors import InputError
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 _MAX_SKIPPED_IN_A_ROW = 100
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """How a set is read."""
-
-    image_size: int = 64
-    """Pixels; the centre square is resized to it."""
-    split: str = "train"
-    """The split that is read."""
-    num_lanes: int = 8
-    """Lanes of the order. The number of ranks divides it, it divides the global batch."""
-    block_size: int = 64
-    """Samples; storage is read in runs of so many neighbours. Small sets mix better with less."""
-    shuffle: bool = True
-    """False reads in the order of the shards."""
-    cache_megabytes: int = 512
-    """Decoded samples kept in memory, per process; 0 keeps none."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("image_size", 1), ("num_lanes", 1), ("block_size", 1), ("cache_megabytes", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"data.{name} is {getattr(self, name)}; it must be {least} or more")
 
 
 class Stream:
@@ -68,7 +47,8 @@ class Stream:
         _check_sizes(config, global_batch_size, rank, world_size)
         if "token_ids" in batch_type._fields and tokenize is None:
             raise InputError(f"{batch_type.__name__} needs tokenize")
-        self.manifest = load_or_index(uri)
+        shards = open_set(uri)
+        self.manifest = shards.manifest
         if "image" in batch_type._fields and self.manifest.embeddings is not None:
             raise InputError(
                 f"{uri} holds embeddings and no pictures; give the shards with the pictures as the data"
@@ -76,15 +56,15 @@ class Stream:
         self.config, self.batch_type, self.tokenize = config, batch_type, tokenize
         self.global_batch_size = global_batch_size
         self.samples = SamplePool(
-            uri,
-            self.manifest,
+            shards,
             split=config.split,
+            filters=config.filters,
             image_size=config.image_size if "image" in batch_type._fields else None,
             embeddings=(embeddings or uri) if "image_embed" in batch_type._fields else None,
             cache_bytes=config.cache_megabytes << 20,
         )
         self.order = Order(len(self.samples), config.num_lanes, config.block_size, seed, config.shuffle)
-        self.identity = _identity(self.manifest, self.order, config.split)
+        self.identity = _identity(self.manifest, self.order, config)
         if state is not None and not isinstance(state, OrderState):
             state = OrderState.from_json(state)
         self.step = state.step if state else 0
@@ -163,8 +143,17 @@ class _Lane:
         )
 
 
-def _identity(manifest: ShardManifest, order: Order, split: str) -> str:
-    parts = (manifest.digest, split, order.num_lanes, order.block_size, order.seed, order.shuffle)
+def _identity(manifest: ShardManifest, order: Order, config: DataConfig) -> str:
+    filters = sorted(asdict(config.filters).items())
+    parts = (
+        manifest.digest,
+        config.split,
+        filters,
+        order.num_lanes,
+        order.block_size,
+        order.seed,
+        order.shuffle,
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 

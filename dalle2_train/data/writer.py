@@ -15,6 +15,7 @@ from webdataset.writer import TarWriter
 
 from dalle2_train import storage
 from dalle2_train.data import manifest as manifests
+from dalle2_train.data.index import read_shard, stage_index
 from dalle2_train.data.manifest import Shard, ShardManifest
 from dalle2_train.data.progress import Progress, on_stderr
 from dalle2_train.errors import InputError
@@ -38,7 +39,7 @@ def finished(to: str, source: dict[str, Any]) -> ShardManifest | None:
 
     A place that holds something else: InputError.
     """
-    if storage.exists(storage.join(to, manifests.MANIFEST)):
+    if manifests.has_manifest(to):
         found = manifests.load(to)
         if found.source != source:
             raise InputError(f"{to}: holds shards of another source ({found.source}); give an empty folder")
@@ -71,8 +72,8 @@ def write_shards(
             _stage(iter(records), folder, samples_per_shard, progress or on_stderr("ingest", "samples"))
         )
         storage.publish_json(storage.join(to, _UNDER_WAY), source)
-        for file in sorted(folder.iterdir()):
-            storage.publish_file(file, storage.join(to, file.name))
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            storage.publish_file(file, storage.join(to, file.relative_to(folder).as_posix()))
     manifest = ShardManifest(shards, source)
     manifests.publish(manifest, to)
     storage.remove(storage.join(to, _UNDER_WAY))
@@ -107,7 +108,9 @@ def stage_shard(records: list[Record], folder: Path, number: int) -> Shard:
     pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
     stats = {"count": len(rows), "successes": len(rows), "failed_to_download": 0, "failed_to_resize": 0}
     (folder / f"{name}_stats.json").write_text(json.dumps({**stats, "status_dict": {"success": len(rows)}}))
-    return manifests.index_shard(str(tar))
+    shard, index = read_shard(tar, tar.name)
+    stage_index(folder, shard, index)
+    return shard
 
 
 def _row(key: str, record: Record) -> dict[str, Any]:

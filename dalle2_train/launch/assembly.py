@@ -16,7 +16,8 @@ from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest
 from dalle2_train.config import to_dict
 from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
 from dalle2_train.data.embedded import read_covariance
-from dalle2_train.data.manifest import EmbeddingInfo, load_or_index
+from dalle2_train.data.index import load_or_index
+from dalle2_train.data.manifest import EmbeddingInfo
 from dalle2_train.data.reader import pipeline
 from dalle2_train.data.samples import caption
 from dalle2_train.data.stream import Stream, Tokenize

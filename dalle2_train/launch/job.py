@@ -11,7 +11,8 @@ from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps
 from dalle2_train.checkpoints.manifest import ModelManifest, model_digest, read_manifest
 from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.config import to_dict
-from dalle2_train.data.manifest import EmbeddingInfo, ShardManifest, load_or_index
+from dalle2_train.data.index import load_or_index
+from dalle2_train.data.manifest import EmbeddingInfo, ShardManifest
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.errors import InputError

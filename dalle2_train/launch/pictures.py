@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dalle2_train import seeding
-from dalle2_train.data.manifest import load_or_index
+from dalle2_train.data.index import load_or_index
 from dalle2_train.data.samples import collect
 from dalle2_train.diffusion.guidance import guide
 from dalle2_train.diffusion.samplers import SamplerConfig, sample

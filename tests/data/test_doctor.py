@@ -11,9 +11,10 @@ import pytest
 from webdataset.tariterators import group_by_keys, tar_file_expander
 from webdataset.writer import TarWriter
 
-from dalle2_train.data.doctor import Fault, check
+from dalle2_train.data.doctor import check
 from dalle2_train.data.embed import embed_shards
-from dalle2_train.data.manifest import index
+from dalle2_train.data.faults import Fault
+from dalle2_train.data.index import index
 from dalle2_train.errors import InputError
 
 MakeSet = Callable[..., str]

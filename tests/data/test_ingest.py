@@ -100,6 +100,7 @@ def test_an_interrupted_ingest_goes_on(folder: Path, tmp_path: Path, monkeypatch
         "00000.parquet",
         "00000.tar",
         "00000_stats.json",
+        "index",
         "manifest.json",
     ]
 

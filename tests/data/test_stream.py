@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
+from dalle2_train.data.config import DataConfig
 from dalle2_train.data.embed import embed_shards
 from dalle2_train.data.order import OrderState
-from dalle2_train.data.stream import DataConfig, Stream
+from dalle2_train.data.stream import Stream
 from dalle2_train.data.writer import write_shards
 from dalle2_train.errors import InputError
 
@@ -147,7 +148,6 @@ def test_a_shard_that_is_all_damage_ends_the_run(make_set: MakeSet):
 
 def test_storage_that_fails_for_a_moment_costs_nothing(make_set: MakeSet, monkeypatch):
     from dalle2_train import storage
-    from dalle2_train.data import reader
 
     uri, failures, read_bytes = make_set(53), [0], storage.read_bytes
     whole = global_batches(uri, 1, 12)
@@ -158,7 +158,7 @@ def test_storage_that_fails_for_a_moment_costs_nothing(make_set: MakeSet, monkey
             raise ConnectionResetError("reset by peer")
         return read_bytes(*args, **options)
 
-    monkeypatch.setattr(reader, "_RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(storage, "_RETRY_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(storage, "read_bytes", flaky)
     # The manifest is read without patience here: it is there before the storage starts to fail.
     monkeypatch.setattr(storage, "read_json", lambda place: json.loads(read_bytes(place)))

@@ -1,0 +1,21 @@
+"""What is wrong with data: one word for every kind, wherever it is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`kind` says what is wrong with the sample `key`, or with the whole `shard` where there is no key.
+
+    Of a shard: missing, truncated, broken_header, digest, count, unlisted, stats. Of a sample: missing, unlisted,
+    damaged, truncated, duplicate, no_image, no_caption, no_record, no_embedding, broken_image, broken_caption,
+    broken_record, broken_embedding, image_digest.
+    """
+
+    shard: str
+    key: str | None
+    kind: str
+    reason: str = ""
+    """In words, where the kind does not say it all."""

@@ -1,0 +1,228 @@
+"""Makes the manifest of a set: every shard is read once, and again only when it has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from dalle2_train import storage
+from dalle2_train.data import locate, tarscan
+from dalle2_train.data.manifest import (
+    MANIFEST,
+    TEXT_LIMIT,
+    Shard,
+    ShardManifest,
+    ShardSet,
+    has_manifest,
+    index_name,
+    index_uri,
+    load,
+    publish,
+)
+from dalle2_train.data.progress import Progress, on_stderr
+from dalle2_train.data.shard_index import ShardIndex, from_bytes, index_of, known, to_bytes
+from dalle2_train.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+MapShards = Callable[[Callable[["Task"], Shard], list["Task"]], Iterable[Shard]]
+"""How the work on many shards is spread: (what to do, the tasks) → the results in the tasks' order."""
+
+
+class Task(NamedTuple):
+    """One tar to be read, for the set in `home`."""
+
+    home: str
+    tar: str
+
+
+def index(
+    uri: str,
+    to: str | None = None,
+    *,
+    progress: Progress | None = None,
+    map_shards: MapShards = map,
+) -> ShardManifest:
+    """Reads the shards that `uri` means and publishes their manifest in the folder `to` (by default beside them).
+
+    Run again, it reads only what is new or has changed. A damaged tar is indexed up to its damage, which the
+    manifest names. No tar, or a folder that cannot be written: InputError.
+    """
+    tars = locate.shard_uris(uri)
+    if not tars:
+        raise InputError(f"{uri}: holds no .tar shards; give a folder of shards, or ingest one first")
+    home = storage.absolute(to) if to is not None else locate.home_of(uri)
+    progress = progress or on_stderr("index", "shards")
+    shards = []
+    for shard in map_shards(index_one, [Task(home, tar) for tar in tars]):
+        shards.append(shard)
+        progress(len(shards), len(tars))
+    manifest = dataclasses.replace(_earlier(home), shards=tuple(shards))
+    publish(manifest, home)
+    return manifest
+
+
+def open_set(uri: str) -> ShardSet:
+    """The set that `uri` means; its manifest is made now where there is none."""
+    home = locate.home_of(uri)
+    return ShardSet(home, load_or_index(uri))
+
+
+def load_or_index(uri: str) -> ShardManifest:
+    """The manifest of what `uri` means, made now where there is none."""
+    home = locate.home_of(uri)
+    if has_manifest(home):
+        return load(home)
+    _log.info("%s has no manifest: indexing its shards", uri)
+    return index(uri)
+
+
+def index_one(task: Task) -> Shard:
+    """Reads one tar and publishes its index, unless the index is there and the tar is what it was."""
+    path = locate.relative_to(task.home, task.tar)
+    place = index_uri(task.home, path)
+    entry = storage.stat(task.tar)
+    if (kept := _kept(place)) is not None and (kept.size, kept.version) == (entry.size, entry.version):
+        return kept
+    with storage.as_local(task.tar) as local:
+        shard, rows = read_shard(local, path, num_expected=promised(task.tar), version=entry.version)
+    publish_index(task.home, shard, rows)
+    return shard
+
+
+def publish_index(home: str, shard: Shard, rows: ShardIndex) -> None:
+    """Writes the index of a shard beside the manifest-to-be."""
+    storage.publish_bytes(index_uri(home, shard.path), to_bytes(rows, dataclasses.asdict(shard)))
+
+
+def stage_index(folder: Path, shard: Shard, rows: ShardIndex) -> Path:
+    """Writes the index of a shard into a local folder, as `publish_index` does; returns the file."""
+    (folder / "index").mkdir(exist_ok=True)
+    file = folder / "index" / index_name(shard.path)
+    file.write_bytes(to_bytes(rows, dataclasses.asdict(shard)))
+    return file
+
+
+def read_shard(
+    local: Path, path: str, num_expected: int | None = None, version: str | None = None
+) -> tuple[Shard, ShardIndex]:
+    """What a tar holds, up to its damage if it has any; the manifest will call it `path`."""
+    found = tarscan.scan(local)
+    with local.open("rb") as stream:
+        rows = index_of([_row(stream, sample) for sample in found.samples])
+    shard = Shard(
+        path=path,
+        size=local.stat().st_size,
+        sha256=storage.sha256_file(local),
+        num_samples=len(rows),
+        splits=dict(sorted(Counter(rows.splits).items())),
+        num_expected=len(rows) if num_expected is None else num_expected,
+        problem=found.problem,
+        version=version,
+    )
+    return shard, rows
+
+
+def promised(tar: str) -> int | None:
+    """The number of samples that img2dataset's stats, or else its parquet, promise for a tar; None: no word of it."""
+    base = tar.removesuffix(".tar")
+    stats, rows = f"{base}_stats.json", f"{base}.parquet"
+    if storage.exists(stats):
+        try:
+            count = storage.read_json(stats).get("successes")
+        except (InputError, AttributeError):
+            count = None
+        if isinstance(count, int):
+            return count
+    if storage.exists(rows):
+        try:
+            with storage.open_read(rows) as stream:
+                status = pq.read_table(stream, columns=["status"]).column("status").to_pylist()
+        except Exception:  # damaged: `shards check` says so, and what it promised nobody knows
+            return None
+        return sum(state == "success" for state in status)
+    return None
+
+
+def split_of(record: Any) -> str:
+    """The `split` that a json record names; records without one (LAION's) are for training."""
+    split = record.get("split") if isinstance(record, dict) else None
+    return split if isinstance(split, str) and split else "train"
+
+
+def _row(stream: Any, sample: tarscan.Sample) -> dict[str, Any]:
+    """A sample's row of the index."""
+    stream.seek(sample.offset)
+    crc32 = zlib.crc32(stream.read(sample.length))
+    record = _record(sample.read(stream, "json", TEXT_LIMIT))
+    caption = _text(sample.read(stream, "txt", TEXT_LIMIT))
+    return {
+        "key": sample.key,
+        "offset": sample.offset,
+        "length": sample.length,
+        "crc32": crc32,
+        "split": split_of(record),
+        "fault": _fault(sample),
+        **known(record, caption),
+    }
+
+
+def _fault(sample: tarscan.Sample) -> str | None:
+    """What is wrong with a sample by its members alone."""
+    extensions = Counter(member.extension for member in sample.members)
+    if any(count > 1 for count in extensions.values()):
+        return "duplicate"
+    return None
+
+
+def _record(data: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(data or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(data: bytes | None) -> str | None:
+    try:
+        return None if data is None else data.decode("utf-8").strip()
+    except ValueError:
+        return None
+
+
+def _kept(place: str) -> Shard | None:
+    """The shard whose index lies at `place`; None where there is none that can be read."""
+    if not storage.exists(place):
+        return None
+    try:
+        return Shard(**from_bytes(storage.read_bytes(place))[1])
+    except (ValueError, TypeError):
+        return None
+
+
+def _earlier(home: str) -> ShardManifest:
+    """What an earlier manifest knows beside the shards: where they came from, and the CLIP that embedded them."""
+    place = storage.join(home, MANIFEST)
+    if not storage.exists(place):
+        return ShardManifest(())
+    if has_manifest(home):
+        return load(home)
+    found = storage.read_json(place)  # version 1, whose shards are read anew
+    return ShardManifest((), found.get("source", {}))
+
+
+def faulty_positions(rows: ShardIndex) -> Iterator[tuple[int, str]]:
+    """(position, kind) of the samples that the index itself calls faulty; a key that came before is a duplicate."""
+    seen: set[str] = set()
+    for position, (key, fault) in enumerate(zip(rows.keys, rows.faults, strict=True)):
+        if fault is not None or key in seen:
+            yield position, fault or "duplicate"
+        seen.add(key)

@@ -1,0 +1,49 @@
+"""Which shards a URI means (a folder, one tar, or a pattern), and in which folder what we know of them is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from braceexpand import braceexpand
+
+from dalle2_train import storage
+from dalle2_train.errors import InputError
+
+_PATTERN = re.compile(r"[*?\[{]")
+
+
+def shard_uris(uri: str) -> list[str]:
+    """The tars that `uri` means, sorted: those directly in a folder, `…/{00000..00099}.tar`, `…/*.tar`, or one tar.
+
+    A braces' list is not looked up: a shard that it names and that is not there is a fault, not another set.
+    """
+    if _is_pattern(uri):
+        parts = [storage.absolute(part) for part in braceexpand(uri)]
+        found = [tar for part in parts for tar in (storage.glob(part) if _PATTERN.search(part) else [part])]
+        return sorted(set(found))
+    if uri.endswith(".tar"):
+        return [storage.absolute(uri)]
+    base = storage.join(uri).rsplit("/", 1)[-1]
+    return [tar for tar in storage.list_files(uri, ".tar") if tar.rsplit("/", 2)[-2] == base]
+
+
+def home_of(uri: str) -> str:
+    """The folder of the manifest: a folder is its own home; a pattern has one beside its shards."""
+    if not _is_pattern(uri) and not uri.endswith(".tar"):
+        return storage.absolute(uri)
+    whole = storage.absolute(uri)
+    fixed = _PATTERN.split(whole, maxsplit=1)[0].rsplit("/", 1)[0]
+    return storage.join(fixed, f"shards-{hashlib.sha256(whole.encode()).hexdigest()[:8]}")
+
+
+def relative_to(home: str, tar: str) -> str:
+    """`tar` as the manifest in `home` names it: the file's name where it lies in that folder, else its whole URI."""
+    folder, _, name = tar.rpartition("/")
+    return name if folder == home else tar
+
+
+def _is_pattern(uri: str) -> bool:
+    if "::" in uri:
+        raise InputError(f"{uri}: chained URIs are refused; use a path, file: or s3:")
+    return _PATTERN.search(uri) is not None
