@@ -14,7 +14,7 @@ from typing import Any
 
 from dalle2_train import storage
 from dalle2_train.config import build, to_dict
-from dalle2_train.data.ingest import IngestResult, ingest
+from dalle2_train.data.sources.ingest import IngestResult, ingest
 from dalle2_train.errors import EXIT_CODES, INTERRUPTED, exit_code
 from dalle2_train.evaluation import EvaluationConfig, EvaluationReport, read_report, table, verified_digest
 from dalle2_train.export.diffusers_folder import DiffusersExport, export_diffusers

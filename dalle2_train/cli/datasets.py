@@ -39,7 +39,7 @@ def add_commands(commands: Any) -> None:
 def _ingest(args: argparse.Namespace) -> Outcome:
     from dalle2_train import storage
     from dalle2_train.config import to_dict
-    from dalle2_train.data.ingest import ingest
+    from dalle2_train.data.sources.ingest import ingest
 
     if args.dry_run:
         storage.check_writable(args.to)

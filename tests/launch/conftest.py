@@ -9,7 +9,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from dalle2_train.data.ingest import ingest
+from dalle2_train.data.sources.ingest import ingest
 from dalle2_train.launch import TrainJob
 from dalle2_train.recipe import load_recipe
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dalle2_train import storage
-from dalle2_train.data import emoji_source, folder_source
 from dalle2_train.data.manifest import ShardManifest
 from dalle2_train.data.progress import Progress
+from dalle2_train.data.sources import emoji, folder
 from dalle2_train.data.writer import finished, write_shards
 from dalle2_train.errors import InputError
 
@@ -38,21 +38,21 @@ def ingest(source: str, to: str, progress: Progress | None = None) -> IngestResu
 
 def ingest_emoji(to: str, *, variant: str = "emoji", progress: Progress | None = None) -> IngestResult:
     """The emoji set; `variant` is "emoji" (7,906 pictures) or "emoji:quick"."""
-    identity = emoji_source.source(variant)
+    identity = emoji.source(variant)
     if (found := finished(to, identity)) is not None:
         return _result(to, found, skipped=True)
     storage.check_writable(to)
-    return _result(to, write_shards(emoji_source.records(variant), to, identity, progress=progress))
+    return _result(to, write_shards(emoji.records(variant), to, identity, progress=progress))
 
 
 def ingest_folder(path: str, to: str, *, progress: Progress | None = None) -> IngestResult:
-    """The pictures and captions of a folder; see `folder_source`."""
-    pairs = folder_source.pairs(path)
-    identity = folder_source.source(pairs)
+    """The pictures and captions of a folder; see `folder`."""
+    pairs = folder.pairs(path)
+    identity = folder.source(pairs)
     if (found := finished(to, identity)) is not None:
         return _result(to, found, skipped=True)
     storage.check_writable(to)
-    return _result(to, write_shards(folder_source.records(pairs), to, identity, progress=progress))
+    return _result(to, write_shards(folder.records(pairs), to, identity, progress=progress))
 
 
 def _result(to: str, manifest: ShardManifest, skipped: bool = False) -> IngestResult:

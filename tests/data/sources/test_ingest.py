@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dalle2_train.data.doctor import check
-from dalle2_train.data.ingest import ingest
+from dalle2_train.data.sources.ingest import ingest
 from dalle2_train.errors import InputError
 
 

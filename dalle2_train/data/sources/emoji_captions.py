@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dalle2_train.data.splits import draw
+from dalle2_train.data.sources.splits import draw
 
 PHRASINGS = {
     "flat": (

@@ -1,0 +1,1 @@
+"""Where shards come from: emoji, a folder of pictures. Each source yields records, `ingest` writes them."""
