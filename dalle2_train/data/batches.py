@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dalle2_train.data.decode import Picture
+from dalle2_train.data.decoded import Decoded
 
 
 class ClipBatch(NamedTuple):
@@ -54,37 +54,6 @@ class UpsamplerBatch(NamedTuple):
 
 Batch = ClipBatch | PriorBatch | DecoderBatch | UpsamplerBatch
 BatchType = type[ClipBatch] | type[PriorBatch] | type[DecoderBatch] | type[UpsamplerBatch]
-
-
-class Decoded:
-    """A sample ready for a batch; what a batch doesn't need is None. `tokens` is filled when first wanted."""
-
-    __slots__ = (
-        "caption",
-        "image",
-        "image_embed",
-        "key",
-        "text_embed",
-        "text_encodings",
-        "text_mask",
-        "tokens",
-    )
-
-    def __init__(self, key: str, caption: str, image: Picture | None) -> None:
-        self.key = key
-        self.caption = caption
-        self.image = image
-        self.image_embed: NDArray[np.float32] | None = None
-        self.text_embed: NDArray[np.float32] | None = None
-        self.text_encodings: NDArray[np.float16] | NDArray[np.float32] | None = None
-        self.text_mask: NDArray[np.bool_] | None = None
-        self.tokens: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its arrays, for the cache's bound."""
-        arrays = (self.image, self.image_embed, self.text_embed, self.text_encodings, self.text_mask)
-        return sum(array.nbytes for array in arrays if array is not None)
 
 
 def collate(batch_type: BatchType, index: list[int], samples: list[Decoded]) -> Batch:

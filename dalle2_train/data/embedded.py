@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dalle2_train import storage
-from dalle2_train.data.batches import Decoded
 from dalle2_train.data.decode import decode_array
+from dalle2_train.data.decoded import Decoded
 from dalle2_train.data.index import open_set
 from dalle2_train.data.manifest import EmbeddingInfo, ShardSet
 from dalle2_train.data.reader import RawSample, Reader

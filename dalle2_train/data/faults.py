@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -19,3 +21,22 @@ class Fault:
     kind: str
     reason: str = ""
     """In words, where the kind does not say it all."""
+
+
+class DamagedError(ValueError):
+    """A sample that cannot be used; `kind` as in `Fault`."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+@contextmanager
+def damage_is(kind: str) -> Iterator[None]:
+    """A ValueError of the block means that the sample has a fault of this `kind`, unless it names its own."""
+    try:
+        yield
+    except DamagedError:
+        raise
+    except ValueError as error:
+        raise DamagedError(kind, str(error)) from error

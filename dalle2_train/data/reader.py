@@ -8,16 +8,13 @@ from __future__ import annotations
 import io
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from webdataset.pipeline import DataPipeline
-from webdataset.tariterators import base_plus_ext
-
 from dalle2_train import storage
-from dalle2_train.data.index import open_set
 from dalle2_train.data.manifest import ShardSet
-from dalle2_train.data.selection import Place, select
+from dalle2_train.data.naming import key_and_extension
+from dalle2_train.data.selection import Place
 from dalle2_train.data.shard_index import ShardIndex
 
 RawSample = dict[str, Any]
@@ -49,24 +46,6 @@ class Reader:
         return [found[place] for place in wanted]
 
 
-def pipeline(uri: str, split: str | None = None, *stages: Callable[..., Any]) -> DataPipeline:
-    """One pass over a set as a `wds.DataPipeline` of raw samples, then `stages`."""
-    shards = open_set(uri)
-    selection = select(shards, split)
-    wanted = [selection.place(number) for number in range(len(selection))]
-    return DataPipeline(_Source(wanted), Reader(shards), *stages)
-
-
-class _Source:
-    """webdataset's first stage is a callable without arguments."""
-
-    def __init__(self, wanted: list[Place]) -> None:
-        self.wanted = wanted
-
-    def __call__(self) -> Iterator[Place]:
-        return iter(self.wanted)
-
-
 def _sample(uri: str, index: ShardIndex, position: int, data: bytes, start: int) -> RawSample:
     """The sample out of `data`, which begins at `start` in the tar."""
     offset, length = int(index.offsets[position]) - start, int(index.lengths[position])
@@ -84,7 +63,7 @@ def members(span: bytes) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(span), mode="r:") as tar:
         for info in tar:
-            _, extension = base_plus_ext(info.name)
+            _, extension = key_and_extension(info.name)
             stream = tar.extractfile(info) if info.isreg() and info.size <= MEMBER_LIMIT else None
             if extension and stream is not None:
                 found[extension.lower()] = stream.read()

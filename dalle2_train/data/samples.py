@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from dalle2_train.data.decode import IMAGE_EXTENSIONS, Picture, decode_image, decode_record, decode_text
+from dalle2_train.data.decode import Picture, decode_image, decode_record
 from dalle2_train.data.index import load_or_index
-from dalle2_train.data.reader import RawSample, pipeline
+from dalle2_train.data.members import caption, image_bytes
+from dalle2_train.data.pipeline import pipeline
 from dalle2_train.errors import InputError
 
 
@@ -40,22 +41,3 @@ def collect(uri: str, split: str, image_size: int, limit: int | None = None) -> 
             where = f"{raw['__url__']}: sample {raw['__key__']}"
             raise InputError(f"{where}: {error}; run `shards check` and repair the set") from error
     return found
-
-
-def image_bytes(raw: RawSample) -> bytes:
-    """The picture of a raw sample. ValueError for a damaged sample, or one without picture."""
-    if "__error__" in raw:
-        raise ValueError(raw["__error__"])
-    for extension in IMAGE_EXTENSIONS:
-        if extension in raw:
-            return raw[extension]
-    raise ValueError("it has no picture")
-
-
-def caption(raw: RawSample) -> str:
-    """The caption of a raw sample. ValueError for a damaged sample, or one without caption."""
-    if "__error__" in raw:
-        raise ValueError(raw["__error__"])
-    if "txt" not in raw:
-        raise ValueError("it has no caption")
-    return decode_text(raw["txt"])

@@ -9,8 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from dalle2_train.data.batches import Batch, BatchType, Decoded, collate
+from dalle2_train import seeding
+from dalle2_train.data.batches import Batch, BatchType, collate
 from dalle2_train.data.config import DataConfig
+from dalle2_train.data.decoded import Decoded
 from dalle2_train.data.index import open_set
 from dalle2_train.data.manifest import ShardManifest
 from dalle2_train.data.order import Order, OrderState
@@ -133,8 +135,9 @@ class _Lane:
                 self._ids = self.order.chunk(self.number, chunk).tolist()
                 self._raw = self.samples.fetch(self._ids[place:])
                 self._chunk = chunk
+            key = seeding.key(self.order.seed, "sample", self.number, self.cursor)
+            sample = self.samples.decoded(self._ids[place], self._raw, key)
             self.cursor += 1
-            sample = self.samples.decoded(self._ids[place], self._raw)
             if sample is not None:
                 return sample
             self.skipped += 1

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from webdataset.tariterators import base_plus_ext
+from dalle2_train.data.naming import key_and_extension
 
 _BLOCK = 512
 
@@ -51,7 +51,7 @@ def scan(path: Path) -> TarScan:
         try:
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 for info in _regular_files(tar):
-                    key, extension = base_plus_ext(info.name)
+                    key, extension = key_and_extension(info.name)
                     if key and extension:
                         member = Member(extension.lower(), info.offset_data, info.size)
                         members.append((key, member, info.offset))

@@ -18,8 +18,8 @@ from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorB
 from dalle2_train.data.embedded import read_covariance
 from dalle2_train.data.index import load_or_index
 from dalle2_train.data.manifest import EmbeddingInfo
-from dalle2_train.data.reader import pipeline
-from dalle2_train.data.samples import caption
+from dalle2_train.data.members import caption
+from dalle2_train.data.pipeline import pipeline
 from dalle2_train.data.stream import Stream, Tokenize
 from dalle2_train.encoders.clip import build_clip
 from dalle2_train.encoders.encoder import ClipEncoder

@@ -1,0 +1,31 @@
+"""What the members of a raw sample are: its picture and its caption, or what is wrong with them."""
+
+from __future__ import annotations
+
+from dalle2_train.data.decode import IMAGE_EXTENSIONS, decode_text
+from dalle2_train.data.faults import DamagedError, damage_is
+from dalle2_train.data.reader import RawSample
+
+
+def image_bytes(raw: RawSample) -> bytes:
+    """The picture of a raw sample. DamagedError for a damaged sample, or one without picture."""
+    check_whole(raw)
+    for extension in IMAGE_EXTENSIONS:
+        if extension in raw:
+            return raw[extension]
+    raise DamagedError("no_image", "it has no picture")
+
+
+def caption(raw: RawSample) -> str:
+    """The caption of a raw sample. DamagedError for a damaged sample, or one without caption."""
+    check_whole(raw)
+    if "txt" not in raw:
+        raise DamagedError("no_caption", "it has no caption")
+    with damage_is("broken_caption"):
+        return decode_text(raw["txt"])
+
+
+def check_whole(raw: RawSample) -> None:
+    """DamagedError for a sample that its reader found damaged."""
+    if (error := raw.get("__error__")) is not None:
+        raise DamagedError(error if error in ("truncated", "damaged") else "damaged", error)
