@@ -89,15 +89,44 @@ def test_writable(base: str, tmp_path: Path):
         storage.check_writable(str(tmp_path / "file" / "below"))
 
 
-@pytest.mark.parametrize("uri", ["pipe:cat x", "simplecache::s3://b/k", "", "nosuch://x"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "pipe:cat x",
+        "ssh://host/x",
+        "sftp://host/x",
+        "github://a:b@main/x",
+        "simplecache::s3://bucket/key",
+        "zip://a.tar::/tmp/x.zip",
+        "simplecache:///tmp/x",
+        "reference://x",
+        "local+file:x",
+        "data:text/plain,x",
+        "S3://bucket/key",
+        "",
+        "nosuch://x",
+    ],
+)
 def test_uris_that_are_no_place_are_refused(uri: str):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as refused:
         storage.exists(uri)
+    assert not uri or "s3:" in str(refused.value), "the message says what is allowed"
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://b/k", "s3a://b/k", "gs://b/k", "gcs://b/k", "az://c/k", "abfs://c/k", "abfss://c/k", "hdfs://h/k",
+            "http://h/k", "https://h/k", "memory://k"]
+)  # fmt: skip
+def test_places_are_allowed(uri: str):
+    assert storage.absolute(uri) == uri
+    assert storage.local_path(uri) is None
 
 
 def test_plain_paths_become_absolute(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert storage.absolute("a/../b") == str(tmp_path / "b")
     assert storage.absolute("file:a") == str(tmp_path / "a")
+    assert storage.absolute("./pipe:a") == str(tmp_path / "pipe:a")
+    assert storage.local_path("./pipe:a") == tmp_path / "pipe:a"
     assert storage.local_path("s3://bucket/key") is None
     assert storage.absolute("s3://bucket/key/") == "s3://bucket/key"

@@ -134,7 +134,7 @@ class ShardSet:
         shard = self.manifest.shards[number]
         uri = index_uri(self.home, shard.path)
         try:
-            index, about = from_bytes(storage.read_patiently(uri))
+            index, about = from_bytes(storage.read_bytes(uri))
         except ValueError as error:
             raise InputError(f"{uri}: {error}; run `shards index` again") from error
         if about.get("sha256") != shard.sha256 or len(index) != shard.num_samples:

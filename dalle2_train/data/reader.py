@@ -40,7 +40,7 @@ class Reader:
         for run in _runs(sorted(set(wanted)), self.shards):
             index, uri = self.shards.index(run[0].shard), self.shards.uri(run[0].shard)
             start = int(index.offsets[run[0].position])
-            data = storage.read_patiently(uri, start, _end(index, run[-1]) - start)
+            data = storage.read_bytes(uri, start, _end(index, run[-1]) - start)
             for place in run:
                 found[place] = _sample(uri, index, place.position, data, start)
         return [found[place] for place in wanted]

@@ -1,0 +1,61 @@
+"""The one door to files: fsspec URIs are read, listed, and written so that a reader sees a whole file or none.
+
+A URI is a string; a plain path is a local file and is made absolute, because workers change directory. What fails
+in passing is tried again for `RETRY_SECONDS`.
+"""
+
+from dalle2_train.storage.places import absolute, can_list, join, local_path
+from dalle2_train.storage.reading import (
+    Stat,
+    as_local,
+    download,
+    download_tree,
+    exists,
+    glob,
+    list_files,
+    list_folder,
+    open_read,
+    read_bytes,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    size,
+    stat,
+    stats,
+)
+from dalle2_train.storage.retry import RETRY_SECONDS, MissingError, RefusedAccessError, UnreachableError
+from dalle2_train.storage.staging import local_staging
+from dalle2_train.storage.writing import check_writable, publish_bytes, publish_file, publish_json, remove
+
+__all__ = [
+    "RETRY_SECONDS",
+    "MissingError",
+    "RefusedAccessError",
+    "Stat",
+    "UnreachableError",
+    "absolute",
+    "as_local",
+    "can_list",
+    "check_writable",
+    "download",
+    "download_tree",
+    "exists",
+    "glob",
+    "join",
+    "list_files",
+    "list_folder",
+    "local_path",
+    "local_staging",
+    "open_read",
+    "publish_bytes",
+    "publish_file",
+    "publish_json",
+    "read_bytes",
+    "read_json",
+    "remove",
+    "sha256_bytes",
+    "sha256_file",
+    "size",
+    "stat",
+    "stats",
+]

@@ -1,0 +1,135 @@
+"""Which errors pass and which stay, as the libraries that raise them make them."""
+
+import errno
+import logging
+from itertools import count
+
+import aiohttp
+import botocore.exceptions
+import pytest
+from s3fs.errors import translate_boto_error
+from yarl import URL
+
+from dalle2_train import storage
+from dalle2_train.errors import InputError
+from dalle2_train.storage import retry
+
+
+def of_s3(code: str, status: int) -> Exception:
+    """What s3fs raises when a server answers so."""
+    response = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return translate_boto_error(botocore.exceptions.ClientError(response, "GetObject"))
+
+
+def of_http(status: int) -> aiohttp.ClientResponseError:
+    url = URL("http://host/x")
+    headers: aiohttp.typedefs.CIMultiDictProxy = {}
+    return aiohttp.ClientResponseError(aiohttp.RequestInfo(url, "GET", headers, url), (), status=status)
+
+
+def hidden(cause: Exception) -> FileNotFoundError:
+    """fsspec's HTTP file system calls whatever goes wrong with `info` a missing file."""
+    error = FileNotFoundError("http://host/x")
+    error.__cause__ = cause
+    return error
+
+
+PASSING = [
+    ConnectionResetError("reset by peer"),
+    ConnectionRefusedError("refused"),
+    TimeoutError(),
+    TimeoutError(),
+    OSError(errno.ESTALE, "stale handle"),
+    of_s3("InternalError", 500),
+    of_s3("ServiceUnavailable", 503),
+    of_s3("SlowDown", 503),
+    of_s3("RequestTimeout", 400),
+    of_s3("BadGateway", 502),
+    botocore.exceptions.EndpointConnectionError(endpoint_url="http://host"),
+    botocore.exceptions.ReadTimeoutError(endpoint_url="http://host"),
+    botocore.exceptions.ConnectTimeoutError(endpoint_url="http://host"),
+    botocore.exceptions.ConnectionClosedError(endpoint_url="http://host"),
+    aiohttp.ServerDisconnectedError(),
+    aiohttp.ClientPayloadError("not enough data"),
+    aiohttp.ServerTimeoutError(),
+    of_http(429),
+    of_http(503),
+    hidden(of_http(500)),
+    hidden(aiohttp.ServerDisconnectedError()),
+]
+STAYING = [
+    (FileNotFoundError("x"), storage.MissingError),
+    (of_s3("NoSuchKey", 404), storage.MissingError),
+    (hidden(of_http(404)), storage.MissingError),
+    (of_http(410), storage.MissingError),
+    (of_s3("AccessDenied", 403), storage.RefusedAccessError),
+    (of_http(401), storage.RefusedAccessError),
+    (hidden(of_http(403)), storage.RefusedAccessError),
+    (botocore.exceptions.NoCredentialsError(), storage.RefusedAccessError),
+    (NotImplementedError(), InputError),
+    (InputError("x"), InputError),
+    (of_s3("ExpiredToken", 400), storage.RefusedAccessError),
+    (of_s3("InvalidArgument", 400), OSError),
+    (OSError(errno.ENOSPC, "no space"), OSError),
+    (ValueError("our own"), ValueError),
+]
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    """Pauses of a millisecond, a budget of a fifth of a second."""
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retry, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "RETRY_SECONDS", 0.2)
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_what_passes_is_tried_again(error: Exception):
+    attempts = count()
+
+    def attempt() -> str:
+        if next(attempts) < 3:
+            raise error
+        return "done"
+
+    assert retry.patiently("s3://b/k", attempt) == "done"
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_what_does_not_pass_in_time_is_told_and_is_no_missing_file(error: Exception):
+    def attempt() -> None:
+        raise error
+
+    with pytest.raises(storage.UnreachableError, match="s3://b/k") as told:
+        retry.patiently("s3://b/k", attempt)
+    assert not isinstance(told.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize(("error", "kind"), STAYING, ids=repr)
+def test_what_stays_is_told_at_once(error: Exception, kind: type[Exception]):
+    attempts = count()
+
+    def attempt() -> None:
+        next(attempts)
+        raise error
+
+    with pytest.raises(kind) as told:
+        retry.patiently("s3://b/k", attempt)
+    assert next(attempts) == 1
+    assert not isinstance(told.value, storage.UnreachableError)
+
+
+def test_many_failures_are_one_line(caplog):
+    caplog.set_level(logging.WARNING)
+    retry._last_line = 0.0
+    attempts = count()
+
+    def attempt() -> None:
+        if next(attempts) % 4:
+            raise ConnectionResetError("reset by peer")
+
+    for _ in range(10):
+        next(attempts)
+        retry.patiently("s3://b/k", attempt)
+    assert len(caplog.records) == 1
+    assert "s3://b/k: ConnectionResetError: reset by peer; trying again" in caplog.text
