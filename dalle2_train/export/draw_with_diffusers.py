@@ -1,4 +1,4 @@
-"""Run as a script in a fresh process: draws the proof's picture with nothing but diffusers and the exported folder.
+"""Run as a script in a fresh process: draws the proof's pictures in float64 with nothing but diffusers and the folder.
 
 usage: draw_with_diffusers.py FOLDER REQUEST.json NOISE.safetensors PICTURE.safetensors
 
@@ -6,6 +6,7 @@ It imports nothing of this package, so that the folder is all that it can know o
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ def main(folder: Path, request: Path, noise: Path, picture: Path) -> None:
     for part, file in _WEIGHTS.items():
         check_names(part, getattr(pipeline, part), folder / part / file)
     call: dict[str, Any] = json.loads(request.read_text())
-    drawn = load_file(noise)
+    drawn = {name: tensor.double() for name, tensor in load_file(noise).items()}
+    pipeline.to(torch.float64)
+    for scheduler in (pipeline.prior_scheduler, pipeline.decoder_scheduler, pipeline.super_res_scheduler):
+        widen(scheduler)
     call |= {name: drawn.pop(name) for name in ("prior_latents", "decoder_latents", "super_res_latents")}
     steps = [drawn[name] for name in sorted(drawn)]
 
@@ -51,6 +55,21 @@ def main(folder: Path, request: Path, noise: Path, picture: Path) -> None:
     if steps:
         raise SystemExit(f"{len(steps)} steps of noise were left over")
     save_file({"images": torch.from_numpy(images).contiguous()}, picture)
+
+
+def widen(scheduler: Any) -> None:
+    """Have the scheduler compute in float64; its betas are those of Nichol & Dhariwal 2021, as before."""
+    num_steps = scheduler.config.num_train_timesteps
+
+    def signal(t: int) -> float:
+        return math.cos((t / num_steps + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    betas = [min(1 - signal(t + 1) / signal(t), 0.999) for t in range(num_steps)]
+    exact = torch.tensor(betas, dtype=torch.float64)
+    if not torch.allclose(exact, scheduler.betas.double(), atol=1e-7):
+        raise SystemExit("the folder's scheduler has other betas than the cosine schedule's")
+    scheduler.betas, scheduler.alphas = exact, 1 - exact
+    scheduler.alphas_cumprod = scheduler.alphas.cumprod(0)
 
 
 def check_names(part: str, module: torch.nn.Module, file: Path) -> None:

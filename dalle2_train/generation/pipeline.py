@@ -233,20 +233,21 @@ def _run(
     tick: Callable[[], None],
 ) -> Tensor:
     """Samples one stage from its keyed noise, (B, *shape)."""
-    device = next(part.network.parameters()).device
+    weight = next(part.network.parameters())
+    like = {"device": weight.device, "dtype": weight.dtype}
 
     def counted(x_t: Tensor, t: Tensor) -> Tensor:
         prediction = denoise(x_t, t)
         tick()
         return prediction
 
-    x_T = draws.initial(stage, shape).to(device)
+    x_T = draws.initial(stage, shape).to(**like)
     return sample(
         counted,
         x_T,
-        part.schedule.to(device),
+        part.schedule.to(weight.device),
         sampler,
-        lambda step: draws.of_step(stage, shape, step).to(device),
+        lambda step: draws.of_step(stage, shape, step).to(**like),
     )
 
 

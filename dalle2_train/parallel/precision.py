@@ -1,9 +1,11 @@
 """Which number format the network computes in; weights, sums of gradients and averages are fp32 always."""
 
 import warnings
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def mixed_precision_dtype(precision: Literal["auto", "fp32", "bf16"], device_type: str) -> torch.dtype | None:
@@ -15,6 +17,11 @@ def mixed_precision_dtype(precision: Literal["auto", "fp32", "bf16"], device_typ
         warnings.warn(f"training.precision is bf16, which this {device_type} only emulates, far slower than fp32",
                       stacklevel=2)  # fmt: skip
     return torch.bfloat16 if fast or precision == "bf16" else None
+
+
+def attention_kernel(device_type: str) -> AbstractContextManager[Any]:
+    """On CPUs the plain kernel: the fused one's backward takes three times as long for a few hundred tokens."""
+    return sdpa_kernel(SDPBackend.MATH) if device_type == "cpu" else nullcontext()
 
 
 def has_fast_bf16(device_type: str) -> bool:

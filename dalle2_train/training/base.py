@@ -23,7 +23,7 @@ from dalle2_train.errors import InputError
 from dalle2_train.parallel.agreement import Agreement, agree
 from dalle2_train.parallel.clipping import clip_coefficient, local_squared_norm, scale_gradients
 from dalle2_train.parallel.ema import Ema, warmed_up_decay
-from dalle2_train.parallel.precision import mixed_precision_dtype
+from dalle2_train.parallel.precision import attention_kernel, mixed_precision_dtype
 from dalle2_train.parallel.shard import ParallelConfig, set_gradient_sync, shard_model, trained_parameters
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.optimizer import build_optimizer, learning_rate, set_learning_rate
@@ -158,7 +158,7 @@ class UnclipModule(pl.LightningModule):
         for number, (part, weight) in enumerate(parts):
             if len(parts) > 1:
                 set_gradient_sync(self.network, number == len(parts) - 1)
-            with self.precision_context():
+            with self.precision_context(), attention_kernel(self.device.type):
                 loss, values = self.compute_loss(part, step)
             (loss * weight if weight != 1.0 else loss).backward()
             total = loss.detach() * weight + (0.0 if total is None else total)

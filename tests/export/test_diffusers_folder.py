@@ -17,7 +17,8 @@ from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.export import diffusers_folder, export_diffusers, proof
 from dalle2_train.generation.load import Unclip, load_unclip
 
-FAST = replace(proof.PROOF_CONFIG, prior_num_steps=5, decoder_num_steps=5, upsampler_num_steps=5)
+FAST = proof.PROOF_CONFIG
+LAST_BIT = 6e-8  # of a float32 below 1: diffusers rounds its pictures to it at the end
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs, at import
 
@@ -59,7 +60,7 @@ def test_a_fresh_process_draws_our_pictures_with_the_exported_folder(
 ):
     export = export_diffusers(list(models.values()), str(tmp_path / "folder"), proof_config=FAST)
     report = json.loads((tmp_path / "folder" / "export.json").read_text())
-    assert report["proof"]["max_abs_diff"] <= 1e-4
+    assert report["proof"]["max_abs_diff"] <= LAST_BIT
     assert report["models"] == export.models
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     # Again: there is nothing to do.
@@ -75,7 +76,7 @@ def test_equal_pictures_whatever_is_guided(
 ):
     config = replace(FAST, prior_guidance_scale=prior_scale, decoder_guidance_scale=decoder_scale)
     proved = proof.prove(unclip, written(unclip, tmp_path / "folder"), ["a heart", "the sea"], config)
-    assert proved.max_abs_diff <= 1e-4
+    assert proved.max_abs_diff <= LAST_BIT
 
 
 @pytest.mark.usefixtures("in_process")
@@ -97,7 +98,7 @@ def test_other_objectives_and_numbers_of_timesteps(
     ]
     unclip = load_unclip([str(part) for part in parts])
     proved = proof.prove(unclip, written(unclip, tmp_path / "folder"), ["a heart", "the sea"], FAST)
-    assert proved.max_abs_diff <= 1e-4
+    assert proved.max_abs_diff <= LAST_BIT
 
 
 @pytest.mark.usefixtures("in_process")
@@ -121,7 +122,7 @@ def test_a_folder_that_differs_is_refused_and_leaves_nothing(
         write_folder(unclip, folder, version)
         file = folder / part / "diffusion_pytorch_model.safetensors"
         weights = load_file(file)
-        weights[name] = weights[name] + 0.05
+        weights[name] = weights[name] + 1e-3
         if change == "drop":
             del weights[name]
         save_file(weights, file, metadata={"format": "pt"})
