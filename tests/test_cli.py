@@ -134,7 +134,13 @@ def test_a_cut_shard_is_refused_by_name(
         (["runs", "--storage", "TMP", "--stop"], "--stop"),
         (["sample", "TMP/none", "--prompt", "x", "--to", "TMP/x.png"], "TMP/none"),
         (["sample", "models:/unclip@champion", "--prompt", "x", "--to", "TMP/x.png"], "--tracking"),
-        (["sample", "TMP", "--prompt", "x", "--to", "TMP/x.png", "--set", "guidance=3"], "'guidance'"),
+        (["sample", "TMP", "--prompt", "x", "--to", "TMP/x.jpg"], ".png"),
+        (["sample", "TMP", "--prompt", "x", "--to", "TMP/x.png", "--set", "guidance=3"], "guidance"),
+        (
+            ["sample", "TMP", "--prompt", "x", "--to", "TMP/x.png", "--set", "generation.gidance=3"],
+            "'gidance'",
+        ),
+        (["runs", "--storage", "TMP/none"], "TMP/none"),
         (
             [
                 "train",

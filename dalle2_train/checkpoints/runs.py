@@ -34,6 +34,8 @@ def list_runs(storage_uri: str, name: str | None = None) -> list[RunStatus]:
     if name is not None:
         return [_status(storage_uri, name)]
     root = storage.absolute(storage_uri)
+    if not storage.exists(root):
+        raise InputError(f"{storage_uri}: there is no such folder; give the --storage of a training")
     found = [uri[len(root) :].strip("/").split("/") for uri in storage.list_files(root, "progress.json")]
     return [_status(storage_uri, parts[0]) for parts in found if len(parts) == 2]
 

@@ -55,7 +55,7 @@ def add_commands(commands: Any) -> None:
     )
     sample.add_argument("--to", required=True, metavar="PNG", help="the picture: one, or a labelled grid")
     sample.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
-    add_settings(sample, "the generation, for instance decoder_guidance_scale=2")
+    add_settings(sample, "the generation, for instance generation.decoder_guidance_scale=2")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +66,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> Outcome:
-    from dalle2_train.config import build, override
+    from dalle2_train.config import build
     from dalle2_train.data.index import load_or_index
     from dalle2_train.evaluation import EvaluationConfig, table
     from dalle2_train.generation.load import load_unclip
@@ -74,14 +74,13 @@ def _evaluate(args: argparse.Namespace) -> Outcome:
     from dalle2_train.workflow.progress import on_a_line
     from dalle2_train.workflow.steps import evaluate_unclip, image_size
 
-    sections = override({"evaluation": {}, "generation": {}}, args.set)
-    sampler = build(GenerationConfig, sections.pop("generation"), "generation")
-    question = sections.pop("evaluation")
-    if sections:
-        raise InputError(f"--set {next(iter(sections))}…: give evaluation.KEY=VALUE or generation.KEY=VALUE")
+    sections = _sections(args.set, "evaluation", "generation")
+    sampler = build(GenerationConfig, sections["generation"], "generation")
     models = resolve_models(args.models, args.tracking)
     unclip = load_unclip(models)
-    config = build(EvaluationConfig, {"image_size": image_size(unclip), **question}, "evaluation")
+    config = build(
+        EvaluationConfig, {"image_size": image_size(unclip), **sections["evaluation"]}, "evaluation"
+    )
     if args.dry_run:
         splits = load_or_index(args.data).count()
         data = {"models": models, "data": args.data, "splits": splits}
@@ -95,6 +94,17 @@ def _evaluate(args: argparse.Namespace) -> Outcome:
             unclip, models, args.data, config, sampler, to=args.to, progress=tell
         )
     return Outcome({"report": report_uri, **report.to_json()}, table(report))
+
+
+def _sections(settings: list[str], *names: str) -> dict[str, Any]:
+    """--set SECTION.KEY=VALUE … as a mapping per section."""
+    from dalle2_train.config import override
+
+    sections = override({name: {} for name in names}, settings)
+    if others := set(sections) - set(names):
+        known = " or ".join(f"{name}.KEY=VALUE" for name in names)
+        raise InputError(f"--set {min(others)}…: give {known}")
+    return sections
 
 
 def _promote(args: argparse.Namespace) -> Outcome:
@@ -152,17 +162,21 @@ def _export(args: argparse.Namespace) -> Outcome:
 
 
 def _sample(args: argparse.Namespace) -> Outcome:
-    from dalle2_train.config import build, override
+    from dalle2_train import storage
+    from dalle2_train.config import build
     from dalle2_train.generation.load import load_unclip
     from dalle2_train.generation.pipeline import GenerationConfig
     from dalle2_train.workflow.progress import on_a_line
     from dalle2_train.workflow.steps import sample_grid
 
-    sampler = build(GenerationConfig, override({}, args.set), "generation")
+    if not args.to.lower().endswith(".png"):
+        raise InputError(f"--to {args.to}: the picture is a PNG; give a name that ends in .png")
+    sampler = build(GenerationConfig, _sections(args.set, "generation")["generation"], "generation")
     unclip = load_unclip(resolve_models(args.models, args.tracking))
-    count = len(args.prompt)
+    storage.check_could_write(storage.parent(args.to))
+    count = f"{len(args.prompt)} picture{'s' * (len(args.prompt) > 1)}"
     if args.dry_run:
-        return would({"to": args.to, "prompts": args.prompt}, f"sample {count} pictures into {args.to}")
+        return would({"to": args.to, "prompts": args.prompt}, f"sample {count} into {args.to}")
     with on_a_line("sample") as line:
         sample_grid(unclip, args.prompt, args.to, sampler=sampler, seed=args.seed, progress=line.tell)
-    return Outcome({"to": args.to, "prompts": args.prompt, "seed": args.seed}, f"{args.to}: {count} pictures")
+    return Outcome({"to": args.to, "prompts": args.prompt, "seed": args.seed}, f"{args.to}: {count}")

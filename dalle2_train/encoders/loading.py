@@ -62,7 +62,8 @@ def _open(source: str, folder: str) -> ClipEncoder:
         raise
     except Exception as error:  # transformers, safetensors and tokenizers each raise kinds of their own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"{source} cannot be opened as a CLIP: {reason}. {_REMEDY}") from error
+        where = "it" if folder != source else "there is no such folder here, and as a name on the hub it"
+        raise InputError(f"{source}: {where} cannot be opened as a CLIP: {reason}. {_REMEDY}") from error
     if absent := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
         raise InputError(
             f"The CLIP at {source} lacks weights, {absent[0]} among {len(absent)}. Restore the folder."

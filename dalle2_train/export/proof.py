@@ -70,7 +70,9 @@ def prove(
             f"{TOLERANCE:.0e}; nothing was written"
         )
     versions = {name: version(name) for name in _PACKAGES}
-    return Proof(max_abs_diff, TOLERANCE, tuple(prompts), config, versions, round(time.monotonic() - started, 2))
+    return Proof(
+        max_abs_diff, TOLERANCE, tuple(prompts), config, versions, round(time.monotonic() - started, 2)
+    )
 
 
 def _in_float64(unclip: Unclip) -> Unclip:

@@ -6,7 +6,9 @@ Legend: B pictures, H W their size in pixels.
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import matplotlib
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -50,7 +52,7 @@ def compare(
     first = next(iter(rows.values()))
     scale = scale or _default_scale(int(first.shape[-1]))
     width, height = int(first.shape[-1]) * scale, int(first.shape[-2]) * scale
-    font = ImageFont.load_default(size=max(13, min(18, width // 10)))
+    font = _font("".join([*rows, *map(_drawable, captions)]), size=max(13, min(18, width // 10)))
     pictures = [[_enlarge(image, width, height) for image in images] for images in rows.values()]
     cells = [
         _cell(list(column), caption, font)
@@ -83,6 +85,13 @@ def _enlarge(image: Tensor, width: int, height: int) -> Image.Image:
     """(3, H, W) uint8 → a PIL picture of the size asked for; pixels stay squares."""
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
     return picture.resize((width, height), Image.Resampling.NEAREST)
+
+
+def _font(text: str, size: int) -> Font:
+    """Pillow's own font, or for what it lacks matplotlib's, which knows most alphabets."""
+    if text.isascii():
+        return ImageFont.load_default(size=size)
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def _drawable(text: str) -> str:

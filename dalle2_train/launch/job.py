@@ -149,7 +149,10 @@ def check(job: TrainJob, workers: int) -> None:
         open_clip(job, find_embeddings(job, manifest)[1])
     if (begun := _newest_checkpoint(job)) is not None:
         check_begun(job, begun)
-    storage.check_writable(job.storage)
+        if begun.step > recipe.training.num_steps:
+            raise InputError(f"{job.run_uri} has done {begun.step} steps, but training.num_steps is "
+                             f"{recipe.training.num_steps}; give at least {begun.step}, or another --name")  # fmt: skip
+    storage.check_could_write(job.storage)
 
 
 def find_embeddings(job: TrainJob, manifest: ShardManifest) -> tuple[str, EmbeddingInfo]:

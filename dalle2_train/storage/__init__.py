@@ -4,7 +4,7 @@ A URI is a string; a plain path is a local file and is made absolute, because wo
 in passing is tried again for `RETRY_SECONDS`.
 """
 
-from dalle2_train.storage.places import absolute, can_list, join, local_path
+from dalle2_train.storage.places import absolute, can_list, join, local_path, parent
 from dalle2_train.storage.reading import (
     Stat,
     as_local,
@@ -25,7 +25,14 @@ from dalle2_train.storage.reading import (
 )
 from dalle2_train.storage.retry import RETRY_SECONDS, MissingError, RefusedAccessError, UnreachableError
 from dalle2_train.storage.staging import local_staging
-from dalle2_train.storage.writing import check_writable, publish_bytes, publish_file, publish_json, remove
+from dalle2_train.storage.writing import (
+    check_could_write,
+    check_writable,
+    publish_bytes,
+    publish_file,
+    publish_json,
+    remove,
+)
 
 __all__ = [
     "RETRY_SECONDS",
@@ -36,6 +43,7 @@ __all__ = [
     "absolute",
     "as_local",
     "can_list",
+    "check_could_write",
     "check_writable",
     "download",
     "download_tree",
@@ -47,6 +55,7 @@ __all__ = [
     "local_path",
     "local_staging",
     "open_read",
+    "parent",
     "publish_bytes",
     "publish_file",
     "publish_json",

@@ -74,6 +74,11 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([absolute(uri).rstrip("/"), *(part.strip("/") for part in parts)])
 
 
+def parent(uri: str) -> str:
+    """The folder that `uri` lies in, absolute."""
+    return absolute(uri).rpartition("/")[0] or "/"
+
+
 def can_list(uri: str) -> bool:
     """Does the storage of `uri` tell which files there are? A web server does not."""
     return scheme(absolute(uri)) not in _HTTP_SCHEMES

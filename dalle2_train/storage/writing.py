@@ -96,3 +96,16 @@ def check_writable(uri: str) -> None:
         ) from error
     if not whole:
         raise InputError(f"{uri}: what was written could not be read back; give other storage")
+
+
+def check_could_write(uri: str) -> None:
+    """InputError when `check_writable` would raise one, found out without leaving even an empty folder."""
+    path = local_path(uri)
+    if path is None:
+        check_writable(uri)
+        return
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{uri}: cannot be written ({there} is no folder that you may write to); give another"
+        )

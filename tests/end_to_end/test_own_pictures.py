@@ -122,7 +122,7 @@ def test_from_a_folder_of_pictures_to_a_champion(run, tmp_path, monkeypatch, cap
 
     champion = "models:/unclip@champion"
     run("sample", champion, "--tracking", registry, "--prompt", "a red disc", "--prompt", "a blue bar",
-        "--to", "two.png", *settings(*SAMPLER))  # fmt: skip
+        "--to", "two.png", *settings(*asked))  # fmt: skip
     with Image.open("two.png") as picture:
         assert picture.width > 2 * 192
     run("export", champion, "--tracking", registry, "--format", "diffusers", "--to", "diffusers")

@@ -64,6 +64,12 @@ def test_accents_are_drawn_as_their_letters():
     assert np.array_equal(np.asarray(grid(image, ["piñata"])), np.asarray(grid(image, ["pinata"])))
 
 
+def test_other_alphabets_have_letters_of_their_own():
+    image = noise(1)
+    dog, cat = (np.asarray(grid(image, [text])) for text in ("собака", "кошечк"))
+    assert dog.shape == cat.shape and not np.array_equal(dog, cat)  # boxes would all be the same
+
+
 def test_compare_puts_real_below_generated():
     generated, real = noise(2), noise(2, seed=1)
     sheet = compare({"generated": generated, "real": real}, ["a", "b"], scale=2)

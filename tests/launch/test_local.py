@@ -92,6 +92,24 @@ def test_an_unfinished_run_goes_on_with_what_it_began_with(make_job):
     assert train(job).resumed_from == 2
 
 
+def test_fewer_steps_than_are_done_are_refused(make_job):
+    settings = (
+        "training.sample_every_steps=0",
+        "training.checkpoint_every_steps=2",
+        "optimizer.schedule=constant",
+    )
+    job = make_job("run", "training.num_steps=3", *settings)
+    train(job)
+    shutil.rmtree(f"{job.run_uri}/model")
+    with pytest.raises(InputError, match=r"has done 3 steps, but training.num_steps is 1"):
+        train(make_job("run", "training.num_steps=1", *settings))
+
+
+def test_a_check_leaves_nothing_behind(make_job, tmp_path):
+    check(make_job("run", storage=str(tmp_path / "not" / "yet")), 0)
+    assert not (tmp_path / "not").exists()
+
+
 def test_without_workers_ray_is_never_imported(make_job):
     job = make_job("run", "training.num_steps=1", "training.sample_every_steps=0")
     program = (
