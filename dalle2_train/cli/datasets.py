@@ -70,11 +70,18 @@ def _index(args: argparse.Namespace) -> Outcome:
 def _check(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import to_dict
     from dalle2_train.data.doctor import check
+    from dalle2_train.data.spread import in_processes
 
-    report = check(args.uri)
-    lines = [f"{fault.shard}  {fault.key or '-'}  {fault.kind}" for fault in report.faults]
-    text = "\n".join([*lines, f"{args.uri}: {report.num_samples} samples, {len(lines)} faults"])
-    return Outcome(to_dict(report), text, 3 if report.faults else 0)
+    report = check(args.uri, map_shards=map if args.uri.startswith("memory:") else in_processes)
+    lines = [
+        f"{fault.shard}  {fault.key or '-'}  {fault.kind}" + (f"  ({fault.reason})" if fault.reason else "")
+        for fault in report.faults
+    ]
+    counts = report.count()
+    of_kinds = ": " + ", ".join(f"{count} {kind}" for kind, count in counts.items()) if counts else ""
+    whole = f"{report.num_samples} samples in {report.num_shards} shards, {len(lines)} faults{of_kinds}"
+    text = "\n".join([*lines, f"{args.uri}: {whole}"])
+    return Outcome({**to_dict(report), "kinds": counts}, text, 3 if report.faults else 0)
 
 
 def _embed(args: argparse.Namespace) -> Outcome:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import warnings
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from dalle2_train.data import limits
+
 FORMATS = ("PNG", "JPEG", "WEBP")
 IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
-MAX_PIXELS = 50_000_000
-"""A 17 kB PNG can claim 400 MB of pixels; nothing to train on needs more than this."""
 
 Picture = NDArray[np.uint8]
 
@@ -33,10 +34,12 @@ def open_image(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
             # Our own cap below is stricter than Pillow's warning.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=formats)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's parsers raise whatever the bytes lead them to
         raise BrokenImageError(f"not a {' or '.join(formats)} picture") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise BrokenImageError(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS} allowed")
+    if image.width * image.height > limits.MAX_PIXELS:
+        raise BrokenImageError(
+            f"{image.width}x{image.height} pixels are more than the {limits.MAX_PIXELS} allowed"
+        )
     return image
 
 
@@ -93,24 +96,46 @@ def square(image: Image.Image, size: int) -> Picture:
     return np.array(image, dtype=np.uint8)
 
 
-def decode_array(data: bytes, limit: int = 1 << 26) -> NDArray[Any]:
+def decode_array(data: bytes, limit: int = limits.MEMBER_BYTES) -> NDArray[Any]:
     """A .npy member, without pickle. ValueError when it is something else."""
     if len(data) > limit:
         raise ValueError(f"an array member of {len(data)} bytes is over the limit of {limit}")
+    stream = io.BytesIO(data)
     try:
-        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except EOFError as error:
-        raise ValueError("not an array") from error
+        version = np.lib.format.read_magic(stream)
+        read_header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read_header(stream)
+        # NumPy makes room for what the header promises before it looks at what is there.
+        if dtype.hasobject:
+            raise ValueError("it holds pickled objects")
+        if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+            raise ValueError(f"it promises {shape} of {dtype}")
+        stream.seek(0)
+        return np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # the header is Python's, and its parser raises what the bytes lead it to
+        raise ValueError(f"not an array ({error})") from error
 
 
 def decode_text(data: bytes) -> str:
-    """Strict UTF-8. ValueError otherwise."""
-    return data.decode("utf-8").strip()
+    """Strict UTF-8 that says something. ValueError otherwise."""
+    if len(data) > limits.TEXT_BYTES:
+        raise ValueError(f"a text of {len(data)} bytes is over the limit of {limits.TEXT_BYTES}")
+    text = data.decode("utf-8").strip()
+    if not text:
+        raise ValueError("the text is empty")
+    return text
 
 
 def decode_record(data: bytes) -> dict[str, Any]:
     """A json member: one object. ValueError otherwise."""
-    found = json.loads(data.decode("utf-8"))
+    if len(data) > limits.TEXT_BYTES:
+        raise ValueError(f"a json record of {len(data)} bytes is over the limit of {limits.TEXT_BYTES}")
+    try:
+        found = json.loads(data.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("the json record is nested too deeply") from error
     if not isinstance(found, dict):
         raise ValueError("the json record is not an object")
     return found
@@ -126,5 +151,5 @@ def encode_png(image: Image.Image) -> bytes:
 def _load(image: Image.Image) -> None:
     try:
         image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # as above
         raise BrokenImageError(f"its pixels cannot be decoded ({error})") from error

@@ -1,35 +1,28 @@
-"""Finds what is wrong with a shard set: every fault by shard, key and kind, whoever wrote the shards."""
+"""Finds what is wrong with a shard set: every fault by shard, key and kind, whoever wrote the shards.
+
+A shard is looked at alone, in bounded memory, so that many can be looked at at once.
+"""
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import NamedTuple
 
 from dalle2_train import storage
 from dalle2_train.data import manifest as manifests
 from dalle2_train.data import tarscan
-from dalle2_train.data.decode import (
-    IMAGE_EXTENSIONS,
-    decode_array,
-    decode_record,
-    decode_text,
-    verify_image,
-)
-from dalle2_train.data.embedded import IMAGE_EMBED, TEXT_EMBED
 from dalle2_train.data.faults import Fault
-from dalle2_train.data.locate import home_of, shard_uris
-from dalle2_train.data.manifest import TEXT_LIMIT, Shard, ShardManifest, ShardSet
+from dalle2_train.data.locate import home_of, relative_to, shard_uris
+from dalle2_train.data.manifest import Shard, ShardManifest, ShardSet
+from dalle2_train.data.progress import Progress, on_stderr
+from dalle2_train.data.promises import Promise, promise_of
+from dalle2_train.data.repeats import repeats
+from dalle2_train.data.sample_check import sample_faults
 from dalle2_train.data.shard_index import ShardIndex
-from dalle2_train.data.tarscan import Sample
 from dalle2_train.errors import InputError
-
-_IMAGE_LIMIT = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -42,43 +35,114 @@ class CheckReport:
     has_manifest: bool
     faults: tuple[Fault, ...]
 
+    def count(self) -> dict[str, int]:
+        """Kind → faults, the most frequent first."""
+        return dict(Counter(fault.kind for fault in self.faults).most_common())
 
-def check(uri: str) -> CheckReport:
-    """Reads every byte of the set at `uri`. A place without any shards: InputError."""
-    tars = {tar.rsplit("/", 1)[-1]: tar for tar in shard_uris(uri)}
-    listed = manifests.has_manifest(home_of(uri))
-    shards = ShardSet(home_of(uri), manifests.load(home_of(uri)) if listed else ShardManifest(()))
-    manifest = shards.manifest
+
+class Task(NamedTuple):
+    """One tar to be looked at, and what the manifest in `home` says of it."""
+
+    tar: str
+    home: str
+    shard: Shard | None
+    embedded: bool
+
+
+class ShardReport(NamedTuple):
+    """What was found in one tar."""
+
+    faults: tuple[Fault, ...]
+    keys: tuple[str, ...]
+
+
+MapShards = Callable[[Callable[[Task], ShardReport], list[Task]], Iterable[ShardReport]]
+"""How the work on many shards is spread: (what to do, the tasks) → the results in the tasks' order."""
+
+
+def check(uri: str, *, progress: Progress | None = None, map_shards: MapShards = map) -> CheckReport:
+    """Reads every byte of the set at `uri`. A place without any shards: InputError.
+
+    progress: hears of the shards done; by default stderr does.
+    """
+    tars, home = shard_uris(uri), home_of(uri)
+    listed = manifests.has_manifest(home)
+    manifest = manifests.load(home) if listed else ShardManifest(())
     if not tars and not manifest.shards:
         raise InputError(f"{uri}: holds no .tar shards; give a folder of shards")
-    expected = {shard.name: (shard, shards.index(i)) for i, shard in enumerate(manifest.shards)}
+    expected = {shard.path: shard for shard in manifest.shards}
+    there = {relative_to(home, tar): tar for tar in tars if storage.exists(tar)}
     embedded = manifest.embeddings is not None
-    faults = [Fault(name, None, "missing") for name in expected if name not in tars]
+    faults = [
+        Fault(path.rsplit("/", 1)[-1], None, "missing") for path in _missing(home, tars, there, expected)
+    ]
+    if listed:
+        faults += [Fault(_name(path), None, "unlisted") for path in there if path not in expected]
+    tasks = [Task(tar, home, expected.get(path), embedded) for path, tar in there.items()]
+    progress = progress or on_stderr("check", "shards")
     num_samples = 0
-    seen: Counter[str] = Counter()
-    for name, tar in tars.items():
-        if listed and name not in expected:
-            faults.append(Fault(name, None, "unlisted"))
-        with storage.as_local(tar) as path:
-            found = tarscan.scan(path)
-            faults += _shard_faults(name, path, found, expected.get(name))
-            faults += _sample_faults(name, path, found.samples, expected.get(name), embedded)
-        faults += _count_faults(uri, name, len(found.samples))
-        faults += [Fault(name, key, "duplicate") for key in _repeated(found.samples, seen)]
-        num_samples += len(found.samples)
-    return CheckReport(storage.absolute(uri), len(tars), num_samples, listed, tuple(dict.fromkeys(faults)))
+    with repeats() as seen:
+        for done, (task, report) in enumerate(zip(tasks, map_shards(check_shard, tasks), strict=True), 1):
+            faults += report.faults
+            faults += [Fault(_name(task.tar), key, "duplicate") for key in seen.among(report.keys)]
+            num_samples += len(report.keys)
+            progress(done, len(tasks))
+    return CheckReport(storage.absolute(uri), len(tasks), num_samples, listed, tuple(dict.fromkeys(faults)))
 
 
-def _shard_faults(
-    name: str, path: Path, found: tarscan.TarScan, listed: tuple[Shard, ShardIndex] | None
-) -> Iterator[Fault]:
-    shard, index = listed or (None, None)
-    if shard is not None and path.stat().st_size < shard.size:
-        yield Fault(name, None, "truncated")
-    elif found.problem is not None:
-        yield Fault(name, None, found.problem)
-    elif shard is not None and storage.sha256_file(path) != shard.sha256:
+def check_shard(task: Task) -> ShardReport:
+    """Looks at one tar, and at the files beside it."""
+    shards = ShardSet(task.home, ShardManifest((task.shard,))) if task.shard is not None else None
+    index = shards.index(0) if shards is not None else None
+    name = _name(task.tar)
+    promise = promise_of(task.tar)
+    with storage.as_local(task.tar) as path:
+        found = tarscan.scan(path)
+        faults = [
+            *_tar_faults(name, path, found.problem_of(promise.num_samples), task.shard),
+            *_promise_faults(name, promise, found),
+            *_index_faults(name, found, index),
+            *sample_faults(name, path, found.samples, index, task.embedded),
+        ]
+    return ShardReport(tuple(faults), tuple(sample.key for sample in found.samples))
+
+
+def _missing(home: str, tars: list[str], there: dict[str, str], expected: dict[str, Shard]) -> Iterator[str]:
+    """Paths of the shards that the manifest, or a list in braces, names and that are not there."""
+    named = dict.fromkeys([*expected, *(relative_to(home, tar) for tar in tars)])
+    return (path for path in named if path not in there)
+
+
+def _tar_faults(name: str, path: Path, problem: str | None, shard: Shard | None) -> Iterator[Fault]:
+    """Of the tar's own structure, and against the manifest's size and digest."""
+    size = path.stat().st_size
+    if problem is not None:
+        yield Fault(name, None, problem)
+    if shard is None or (size == shard.size and storage.sha256_file(path) == shard.sha256):
+        return
+    if size < shard.size:
+        yield Fault(name, None, "truncated", f"{size} bytes of {shard.size}")
+    elif problem is None:
         yield Fault(name, None, "digest")
+
+
+def _promise_faults(name: str, promise: Promise, found: tarscan.TarScan) -> Iterator[Fault]:
+    """Against img2dataset's stats and parquet."""
+    yield from (Fault(name, None, problem) for problem in promise.problems)
+    count = len(found.samples)
+    for source, promised in (
+        ("stats promise", promise.stats),
+        ("parquet promises", len(promise.keys) if promise.keys is not None else None),
+    ):
+        if promised is not None and promised != count:
+            yield Fault(name, None, "count", f"it holds {count} samples, its {source} {promised}")
+    if promise.keys is not None:
+        keys = {sample.key.rsplit("/", 1)[-1] for sample in found.samples}
+        yield from (Fault(name, key, "missing") for key in sorted(promise.keys - keys))
+
+
+def _index_faults(name: str, found: tarscan.TarScan, index: ShardIndex | None) -> Iterator[Fault]:
+    """Samples that the manifest's index and the tar do not share."""
     if index is None:
         return
     keys = {sample.key for sample in found.samples}
@@ -86,93 +150,5 @@ def _shard_faults(
     yield from (Fault(name, key, "unlisted") for key in sorted(keys - set(index.keys)))
 
 
-def _sample_faults(
-    name: str,
-    path: Path,
-    samples: tuple[Sample, ...],
-    listed: tuple[Shard, ShardIndex] | None,
-    embedded: bool,
-) -> Iterator[Fault]:
-    index = listed[1] if listed else None
-    spans = zip(index.keys, index.offsets, index.lengths, index.crc32s, strict=True) if index else ()
-    crc32s = {key: (offset, length, crc32) for key, offset, length, crc32 in spans}
-    with path.open("rb") as stream:
-        for sample in samples:
-            if sample.key in crc32s:
-                offset, length, crc32 = crc32s[sample.key]
-                stream.seek(offset)
-                if zlib.crc32(stream.read(length)) != crc32:
-                    yield Fault(name, sample.key, "damaged")
-            for kind in _kinds(stream, sample, embedded):
-                yield Fault(name, sample.key, kind)
-
-
-def _kinds(stream: IO[bytes], sample: Sample, embedded: bool) -> Iterator[str]:
-    """What is wrong with the members of one sample."""
-    caption = sample.read(stream, "txt", TEXT_LIMIT)
-    record = sample.read(stream, "json", TEXT_LIMIT)
-    if caption is None:
-        yield "no_caption"
-    elif not _reads(decode_text, caption):
-        yield "broken_caption"
-    if record is not None and not _reads(decode_record, record):
-        yield "broken_record"
-        record = None
-    yield from _vector_kinds(stream, sample) if embedded else _image_kinds(stream, sample, record)
-
-
-def _image_kinds(stream: IO[bytes], sample: Sample, record: bytes | None) -> Iterator[str]:
-    found = (sample.read(stream, extension, _IMAGE_LIMIT) for extension in IMAGE_EXTENSIONS)
-    image = next((data for data in found if data is not None), None)
-    if image is None:
-        yield "no_image"
-        return
-    if not _reads(verify_image, image):
-        yield "broken_image"
-    promised = json.loads(record).get("sha256") if record else None
-    # img2dataset's digest is of the file before it was resized; ours says the key of whose bytes it is.
-    if _is_ours(record) and promised != sha256(image).hexdigest():
-        yield "image_digest"
-
-
-def _is_ours(record: bytes | None) -> bool:
-    return record is not None and "split" in json.loads(record)
-
-
-def _vector_kinds(stream: IO[bytes], sample: Sample) -> Iterator[str]:
-    for name in (IMAGE_EMBED, TEXT_EMBED):
-        data = sample.read(stream, name, _IMAGE_LIMIT)
-        if data is None:
-            yield "no_embedding"
-        elif not _reads(decode_array, data):
-            yield "broken_embedding"
-
-
-def _reads(decode: Callable[[bytes], object], data: bytes) -> bool:
-    try:
-        result = decode(data)
-    except ValueError:
-        return False
-    return not isinstance(result, str) or result != ""
-
-
-def _count_faults(uri: str, name: str, count: int) -> Iterator[Fault]:
-    """img2dataset's count of successes, without which a tar cut at a sample's end looks whole."""
-    stats = storage.join(uri, f"{name.removesuffix('.tar')}_stats.json")
-    if not storage.exists(stats):
-        return
-    try:
-        successes = storage.read_json(stats)["successes"]
-    except (InputError, KeyError, TypeError):
-        yield Fault(name, None, "stats")
-        return
-    if successes != count:
-        yield Fault(name, None, "count")
-
-
-def _repeated(samples: tuple[Sample, ...], seen: Counter[str]) -> list[str]:
-    """Keys that have come before, in this shard or another."""
-    keys = [sample.key for sample in samples]
-    again = [key for key, count in Counter(keys).items() if count + seen[key] > 1]
-    seen.update(keys)
-    return again
+def _name(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1]

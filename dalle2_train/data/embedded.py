@@ -74,8 +74,8 @@ def _verify(shards: ShardSet, found: ShardSet, info: EmbeddingInfo) -> None:
 
 def add_vectors(sample: Decoded, raw: RawSample) -> None:
     """Fills the embeddings of `sample` from its members. Members that are missing or misshaped: ValueError."""
-    sample.image_embed = _vector(raw, IMAGE_EMBED)
-    sample.text_embed = _vector(raw, TEXT_EMBED)
+    sample.image_embed = vector(raw, IMAGE_EMBED)
+    sample.text_embed = vector(raw, TEXT_EMBED)
     encodings = _array(raw, TEXT_ENCODINGS)  # (L, E)
     mask = _array(raw, TEXT_MASK)  # (L,)
     if encodings.ndim != 2 or encodings.shape[0] != mask.shape[0] or mask.ndim != 1:
@@ -83,11 +83,12 @@ def add_vectors(sample: Decoded, raw: RawSample) -> None:
     sample.text_encodings, sample.text_mask = encodings, mask.astype(np.bool_)
 
 
-def _vector(raw: RawSample, name: str) -> NDArray[np.float32]:
-    vector = _array(raw, name)
-    if vector.ndim != 1 or not np.isfinite(vector).all():
+def vector(raw: RawSample, name: str) -> NDArray[np.float32]:
+    """(E,) the member `name`. ValueError for one that is missing, of another shape or not finite."""
+    found = _array(raw, name)
+    if found.ndim != 1 or not np.isfinite(found).all():
         raise ValueError(f"{name} is not a finite vector")
-    return vector.astype(np.float32)
+    return found.astype(np.float32)
 
 
 def _array(raw: RawSample, name: str) -> NDArray[Any]:

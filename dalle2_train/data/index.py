@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
-
 from dalle2_train import storage
 from dalle2_train.data import locate, tarscan
 from dalle2_train.data.manifest import (
     MANIFEST,
-    TEXT_LIMIT,
     Shard,
     ShardManifest,
     ShardSet,
@@ -28,7 +23,9 @@ from dalle2_train.data.manifest import (
     publish,
 )
 from dalle2_train.data.progress import Progress, on_stderr
-from dalle2_train.data.shard_index import ShardIndex, from_bytes, index_of, known, to_bytes
+from dalle2_train.data.promises import promise_of
+from dalle2_train.data.shard_index import ShardIndex, from_bytes, index_of, known, text_or_none, to_bytes
+from dalle2_train.data.texts import read_texts
 from dalle2_train.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -93,7 +90,9 @@ def index_one(task: Task) -> Shard:
     if (kept := _kept(place)) is not None and (kept.size, kept.version) == (entry.size, entry.version):
         return kept
     with storage.as_local(task.tar) as local:
-        shard, rows = read_shard(local, path, num_expected=promised(task.tar), version=entry.version)
+        shard, rows = read_shard(
+            local, path, num_expected=promise_of(task.tar).num_samples, version=entry.version
+        )
     publish_index(task.home, shard, rows)
     return shard
 
@@ -125,77 +124,31 @@ def read_shard(
         num_samples=len(rows),
         splits=dict(sorted(Counter(rows.splits).items())),
         num_expected=len(rows) if num_expected is None else num_expected,
-        problem=found.problem,
+        problem=found.problem_of(num_expected),
         version=version,
     )
     return shard, rows
 
 
-def promised(tar: str) -> int | None:
-    """The number of samples that img2dataset's stats, or else its parquet, promise for a tar; None: no word of it."""
-    base = tar.removesuffix(".tar")
-    stats, rows = f"{base}_stats.json", f"{base}.parquet"
-    if storage.exists(stats):
-        try:
-            count = storage.read_json(stats).get("successes")
-        except (InputError, AttributeError):
-            count = None
-        if isinstance(count, int):
-            return count
-    if storage.exists(rows):
-        try:
-            with storage.open_read(rows) as stream:
-                status = pq.read_table(stream, columns=["status"]).column("status").to_pylist()
-        except Exception:  # damaged: `shards check` says so, and what it promised nobody knows
-            return None
-        return sum(state == "success" for state in status)
-    return None
-
-
 def split_of(record: Any) -> str:
     """The `split` that a json record names; records without one (LAION's) are for training."""
     split = record.get("split") if isinstance(record, dict) else None
-    return split if isinstance(split, str) and split else "train"
+    return text_or_none(split) or "train" if isinstance(split, str) else "train"
 
 
 def _row(stream: Any, sample: tarscan.Sample) -> dict[str, Any]:
     """A sample's row of the index."""
-    stream.seek(sample.offset)
-    crc32 = zlib.crc32(stream.read(sample.length))
-    record = _record(sample.read(stream, "json", TEXT_LIMIT))
-    caption = _text(sample.read(stream, "txt", TEXT_LIMIT))
+    texts = read_texts(stream, sample)
+    record = texts.record or {}
     return {
         "key": sample.key,
         "offset": sample.offset,
         "length": sample.length,
-        "crc32": crc32,
+        "crc32": sample.crc32(stream),
         "split": split_of(record),
-        "fault": _fault(sample),
-        **known(record, caption),
+        "fault": next(iter(texts.faults), None),
+        **known(record, texts.caption),
     }
-
-
-def _fault(sample: tarscan.Sample) -> str | None:
-    """What is wrong with a sample by its members alone."""
-    extensions = Counter(member.extension for member in sample.members)
-    if any(count > 1 for count in extensions.values()):
-        return "duplicate"
-    return None
-
-
-def _record(data: bytes | None) -> dict[str, Any]:
-    try:
-        found = json.loads(data or b"{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _text(data: bytes | None) -> str | None:
-    try:
-        return None if data is None else data.decode("utf-8").strip()
-    except ValueError:
-        return None
 
 
 def _kept(place: str) -> Shard | None:

@@ -20,8 +20,6 @@ from dalle2_train.errors import InputError
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
-TEXT_LIMIT = 1 << 20
-"""Bytes; a caption or a json record that is larger is damage or an attack."""
 _INDEXES_IN_MEMORY = 256
 
 

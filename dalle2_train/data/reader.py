@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dalle2_train import storage
+from dalle2_train.data import limits
 from dalle2_train.data.manifest import ShardSet
 from dalle2_train.data.naming import key_and_extension
 from dalle2_train.data.selection import Place
 from dalle2_train.data.shard_index import ShardIndex
 
 RawSample = dict[str, Any]
-MEMBER_LIMIT = 1 << 28
 _MERGE_GAP = 1 << 16
 _READ_LIMIT = 1 << 26
 
@@ -64,7 +64,7 @@ def members(span: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(span), mode="r:") as tar:
         for info in tar:
             _, extension = key_and_extension(info.name)
-            stream = tar.extractfile(info) if info.isreg() and info.size <= MEMBER_LIMIT else None
+            stream = tar.extractfile(info) if info.isreg() and info.size <= limits.MEMBER_BYTES else None
             if extension and stream is not None:
                 found[extension.lower()] = stream.read()
     return found

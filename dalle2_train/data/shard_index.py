@@ -109,6 +109,15 @@ def known(record: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
     return found
 
 
+def text_or_none(text: str) -> str | None:
+    """The text; None for half a character, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return None
+    return text
+
+
 def to_bytes(index: ShardIndex, about: Mapping[str, Any]) -> bytes:
     """The parquet file, which also carries `about` (JSON): the shard as it was when it was read."""
     stream = io.BytesIO()
@@ -134,10 +143,10 @@ def _as(kind: pa.DataType, value: Any) -> Any:
     if value is None:
         return None
     if pa.types.is_string(kind):
-        return str(value)
+        return text_or_none(str(value))
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if not math.isfinite(number):
         return None

@@ -121,13 +121,16 @@ def test_members_are_checked_in_sets_that_others_wrote(
     assert {key for _, key, _ in kinds(uri)} == {"000000003"}
 
 
-def test_a_lost_sample_is_told_by_the_stats(make_set: MakeSet):
+def test_a_lost_sample_is_told_by_the_stats_and_named_by_the_parquet(make_set: MakeSet):
     uri = make_set(10)
     (Path(uri) / "manifest.json").unlink()
     rewrite(
         Path(uri) / "00000.tar", lambda name, data: None if name.startswith("000000009") else (name, data)
     )
-    assert kinds(uri) == {("00000.tar", None, "count")}
+    count = ("00000.tar", None, "count")
+    assert kinds(uri) == {count, ("00000.tar", "000000009", "missing")}
+    (Path(uri) / "00000.parquet").unlink()
+    assert kinds(uri) == {count}
 
 
 def test_duplicates_and_swapped_pictures_are_told(make_set: MakeSet):
