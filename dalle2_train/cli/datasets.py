@@ -5,6 +5,8 @@ from typing import Any
 
 from dalle2_train.cli.manners import MODEL_HELP, Outcome, add_command, resolve_model, would
 
+SHARDS_HELP = "shards: a folder, one .tar, or a pattern such as 's3://bucket/set/{00000..00099}.tar'"
+
 
 def add_commands(commands: Any) -> None:
     shards = commands.add_parser("shards", help="make, index, check and embed image–text shards")
@@ -17,17 +19,22 @@ def add_commands(commands: Any) -> None:
     index = add_command(
         steps, "index", _index, "write the manifest: every shard's size, digest, samples and splits"
     )
-    index.add_argument("uri", metavar="URI", help="folder of shards")
+    index.add_argument("uri", metavar="URI", help=SHARDS_HELP)
+    index.add_argument(
+        "--to",
+        metavar="FOLDER",
+        help="where the manifest goes when not beside the shards; it then is the data",
+    )
 
     check = add_command(
         steps, "check", _check, "find every fault by shard, key and kind (exit code 3 when there are some)"
     )
-    check.add_argument("uri", metavar="URI", help="folder of shards")
+    check.add_argument("uri", metavar="URI", help=SHARDS_HELP)
 
     embed = add_command(
         steps, "embed", _embed, "CLIP embeddings of every sample, in shards of the same names"
     )
-    embed.add_argument("uri", metavar="URI", help="folder of shards")
+    embed.add_argument("uri", metavar="URI", help=SHARDS_HELP)
     embed.add_argument("--clip", required=True, metavar="MODEL", help=MODEL_HELP)
     embed.add_argument("--to", required=True, metavar="URI", help="folder for the embedded shards")
     embed.add_argument("--tracking", metavar="URI", help="where models:/NAME@ALIAS is looked up")
@@ -53,11 +60,12 @@ def _ingest(args: argparse.Namespace) -> Outcome:
 def _index(args: argparse.Namespace) -> Outcome:
     from dalle2_train.data.index import index
     from dalle2_train.data.locate import shard_uris
+    from dalle2_train.data.manifest import shards_of
 
     if args.dry_run:
-        shards = len(shard_uris(args.uri))
+        shards = len(shard_uris(shards_of(args.uri)))
         return would({"uri": args.uri, "num_shards": shards}, f"index {shards} shards in {args.uri}")
-    manifest = index(args.uri)
+    manifest = index(args.uri, args.to)
     found = {
         "num_shards": len(manifest.shards),
         "num_samples": manifest.num_samples,

@@ -15,7 +15,7 @@ from dalle2_train import storage
 from dalle2_train.data import manifest as manifests
 from dalle2_train.data import tarscan
 from dalle2_train.data.faults import Fault
-from dalle2_train.data.locate import home_of, relative_to, shard_uris
+from dalle2_train.data.locate import home_of, listing, relative_to
 from dalle2_train.data.manifest import Shard, ShardManifest, ShardSet
 from dalle2_train.data.progress import Progress, on_stderr
 from dalle2_train.data.promises import Promise, promise_of
@@ -65,13 +65,13 @@ def check(uri: str, *, progress: Progress | None = None, map_shards: MapShards =
 
     progress: hears of the shards done; by default stderr does.
     """
-    tars, home = shard_uris(uri), home_of(uri)
+    tars, home = listing(manifests.shards_of(uri)), home_of(uri)
     listed = manifests.has_manifest(home)
     manifest = manifests.load(home) if listed else ShardManifest(())
     if not tars and not manifest.shards:
         raise InputError(f"{uri}: holds no .tar shards; give a folder of shards")
     expected = {shard.path: shard for shard in manifest.shards}
-    there = {relative_to(home, tar): tar for tar in tars if storage.exists(tar)}
+    there = {relative_to(home, tar): tar for tar, found in tars.items() if found is not None}
     embedded = manifest.embeddings is not None
     faults = [
         Fault(path.rsplit("/", 1)[-1], None, "missing") for path in _missing(home, tars, there, expected)
@@ -107,7 +107,9 @@ def check_shard(task: Task) -> ShardReport:
     return ShardReport(tuple(faults), tuple(sample.key for sample in found.samples))
 
 
-def _missing(home: str, tars: list[str], there: dict[str, str], expected: dict[str, Shard]) -> Iterator[str]:
+def _missing(
+    home: str, tars: Iterable[str], there: dict[str, str], expected: dict[str, Shard]
+) -> Iterator[str]:
     """Paths of the shards that the manifest, or a list in braces, names and that are not there."""
     named = dict.fromkeys([*expected, *(relative_to(home, tar) for tar in tars)])
     return (path for path in named if path not in there)

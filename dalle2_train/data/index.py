@@ -16,15 +16,18 @@ from dalle2_train.data.manifest import (
     Shard,
     ShardManifest,
     ShardSet,
+    elsewhere,
     has_manifest,
     index_name,
     index_uri,
     load,
     publish,
+    shards_of,
 )
 from dalle2_train.data.progress import Progress, on_stderr
 from dalle2_train.data.promises import promise_of
 from dalle2_train.data.shard_index import ShardIndex, from_bytes, index_of, known, text_or_none, to_bytes
+from dalle2_train.data.spread import in_processes
 from dalle2_train.data.texts import read_texts
 from dalle2_train.errors import InputError
 
@@ -46,25 +49,45 @@ def index(
     to: str | None = None,
     *,
     progress: Progress | None = None,
-    map_shards: MapShards = map,
+    map_shards: MapShards | None = None,
 ) -> ShardManifest:
     """Reads the shards that `uri` means and publishes their manifest in the folder `to` (by default beside them).
 
     Run again, it reads only what is new or has changed. A damaged tar is indexed up to its damage, which the
-    manifest names. No tar, or a folder that cannot be written: InputError.
+    manifest names, as it names a missing one. No tar at all, or a folder that cannot be written: InputError.
+
+    map_shards: by default many shards are spread over this machine's processors.
     """
-    tars = locate.shard_uris(uri)
+    home = locate.home_of(to if to is not None else uri)
+    source = elsewhere(uri) if to is not None and home != locate.home_of(uri) else None
+    tars = locate.shard_uris(shards_of(uri) if source is None else uri)
     if not tars:
         raise InputError(f"{uri}: holds no .tar shards; give a folder of shards, or ingest one first")
-    home = storage.absolute(to) if to is not None else locate.home_of(uri)
+    earlier = _earlier(home)
+    if source is not None and earlier.shards and earlier.source != source:
+        raise InputError(f"{home}: holds the manifest of other shards; give another folder as --to")
+    _check_home(uri, home)
     progress = progress or on_stderr("index", "shards")
     shards = []
-    for shard in map_shards(index_one, [Task(home, tar) for tar in tars]):
+    # What is kept in memory: is not there in another process.
+    default = map if any(uri.startswith("memory:") for uri in (home, *tars)) else in_processes
+    for shard in (map_shards or default)(index_one, [Task(home, tar) for tar in tars]):
         shards.append(shard)
         progress(len(shards), len(tars))
-    manifest = dataclasses.replace(_earlier(home), shards=tuple(shards))
+    if all(shard.problem == "missing" for shard in shards):
+        raise InputError(f"{uri}: none of its {len(shards)} shards is there; check the name")
+    manifest = dataclasses.replace(earlier, shards=tuple(shards), source=source or earlier.source)
     publish(manifest, home)
     return manifest
+
+
+def _check_home(uri: str, home: str) -> None:
+    """Told before the shards are read, which may take hours."""
+    try:
+        storage.check_writable(home)
+    except InputError as error:
+        raise InputError(f"{home}: the manifest cannot be written there; run `dalle2-train shards index {uri} "
+                         "--to FOLDER`, and give FOLDER as the data") from error  # fmt: skip
 
 
 def open_set(uri: str) -> ShardSet:
@@ -83,18 +106,46 @@ def load_or_index(uri: str) -> ShardManifest:
 
 
 def index_one(task: Task) -> Shard:
-    """Reads one tar and publishes its index, unless the index is there and the tar is what it was."""
+    """Reads one tar and publishes its index, unless the index is there and the tar is what it was.
+
+    A tar that changes while it is read: InputError.
+    """
     path = locate.relative_to(task.home, task.tar)
     place = index_uri(task.home, path)
-    entry = storage.stat(task.tar)
-    if (kept := _kept(place)) is not None and (kept.size, kept.version) == (entry.size, entry.version):
+    try:
+        entry = storage.stat(task.tar)
+    except storage.MissingError:
+        return _missing(task, path)
+    if (kept := _kept(place)) is not None and _is_unchanged(kept, task.tar, entry, place):
         return kept
     with storage.as_local(task.tar) as local:
         shard, rows = read_shard(
             local, path, num_expected=promise_of(task.tar).num_samples, version=entry.version
         )
+    if (shard.size, entry) != (entry.size, storage.stat(task.tar)):
+        raise InputError(f"{task.tar}: changes while it is read; index it when it is written")
     publish_index(task.home, shard, rows)
     return shard
+
+
+def _missing(task: Task, path: str) -> Shard:
+    """A tar that a pattern names and that is not there has an index without rows."""
+    expected = promise_of(task.tar).num_samples or 0
+    shard = Shard(path, 0, storage.sha256_bytes(b""), 0, {}, expected, problem="missing")
+    publish_index(task.home, shard, index_of([]))
+    return shard
+
+
+def _is_unchanged(kept: Shard, tar: str, entry: storage.Stat, place: str) -> bool:
+    """Is the tar the one that `kept` describes? Where storage has no versions, a newer tar is read for its digest."""
+    if (kept.size, kept.version) != (entry.size, entry.version):
+        return False
+    if entry.version is not None:
+        return True
+    indexed = storage.stat(place).modified
+    if entry.modified is not None and indexed is not None and entry.modified < indexed:
+        return True
+    return storage.sha256_file(tar) == kept.sha256
 
 
 def publish_index(home: str, shard: Shard, rows: ShardIndex) -> None:

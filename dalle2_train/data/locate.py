@@ -8,7 +8,7 @@ import re
 from braceexpand import braceexpand
 
 from dalle2_train import storage
-from dalle2_train.errors import InputError
+from dalle2_train.storage import Stat
 
 _PATTERN = re.compile(r"[*?\[{]")
 
@@ -24,8 +24,14 @@ def shard_uris(uri: str) -> list[str]:
         return sorted(set(found))
     if uri.endswith(".tar"):
         return [storage.absolute(uri)]
-    base = storage.join(uri).rsplit("/", 1)[-1]
-    return [tar for tar in storage.list_files(uri, ".tar") if tar.rsplit("/", 2)[-2] == base]
+    return list(storage.list_folder(uri, ".tar"))
+
+
+def listing(uri: str) -> dict[str, Stat | None]:
+    """The tars that `uri` means, as the storage tells of them now; None of one that is named and is not there."""
+    if _is_pattern(uri) or uri.endswith(".tar"):
+        return storage.stats(shard_uris(uri))
+    return {**storage.list_folder(uri, ".tar")}
 
 
 def home_of(uri: str) -> str:
@@ -44,6 +50,4 @@ def relative_to(home: str, tar: str) -> str:
 
 
 def _is_pattern(uri: str) -> bool:
-    if "::" in uri:
-        raise InputError(f"{uri}: chained URIs are refused; use a path, file: or s3:")
     return _PATTERN.search(uri) is not None

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dalle2_train import storage
+from dalle2_train.data.locate import home_of
 from dalle2_train.data.shard_index import ShardIndex, from_bytes
 from dalle2_train.errors import InputError
 
@@ -39,7 +40,7 @@ class Shard:
     num_expected: int
     """Samples that whoever made the shard promises; more than `num_samples` where some are gone."""
     problem: str | None = None
-    """What is wrong with the tar from some place on: truncated, broken_header; None: nothing."""
+    """What is wrong with the tar from some place on: truncated, broken_header; missing; None: nothing."""
     version: str | None = None
     """What the storage called this version of the file (an object's etag); None where it has no name for it."""
 
@@ -182,6 +183,18 @@ def load(home: str) -> ShardManifest:
         raise InputError(
             f"{place}: not a shard manifest ({error}); restore it, or remove it and ingest, embed or index again"
         ) from error
+
+
+def elsewhere(uri: str) -> dict[str, str]:
+    """The source of a manifest whose shards lie at `uri`, where it cannot be kept beside them."""
+    return {"kind": "elsewhere", "uri": storage.absolute(uri)}
+
+
+def shards_of(uri: str) -> str:
+    """Where the shards of the set `uri` are to be looked for: there, or elsewhere, as its manifest may say."""
+    home = home_of(uri)
+    source = load(home).source if has_manifest(home) else {}
+    return source["uri"] if source.get("kind") == "elsewhere" else uri
 
 
 def _version(found: Any) -> int | None:

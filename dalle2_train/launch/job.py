@@ -11,6 +11,7 @@ from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps
 from dalle2_train.checkpoints.manifest import ModelManifest, model_digest, read_manifest
 from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.config import to_dict
+from dalle2_train.data.freshness import check_fresh
 from dalle2_train.data.index import load_or_index
 from dalle2_train.data.manifest import EmbeddingInfo, ShardManifest
 from dalle2_train.encoders.encoder import ClipEncoder
@@ -142,6 +143,8 @@ def check(job: TrainJob, workers: int) -> None:
                          "choose a divisor of it")  # fmt: skip
     mesh_sizes(recipe.parallel, num_ranks, num_ranks)
     manifest = load_or_index(job.data)
+    for uri in filter(None, (job.data, job.embeddings)):
+        check_fresh(uri)
     if not manifest.count().get(recipe.data.split):
         raise InputError(f"{job.data}: no sample is in the split {recipe.data.split!r} (there are {manifest.count()}); "
                          "set data.split")  # fmt: skip

@@ -1,0 +1,38 @@
+"""A cheap look whether a set's shards are still those that its manifest describes."""
+
+from __future__ import annotations
+
+from dalle2_train.data import locate
+from dalle2_train.data.index import open_set
+from dalle2_train.data.manifest import Shard, shards_of
+from dalle2_train.errors import InputError
+from dalle2_train.storage import Stat
+
+_SHOWN = 3
+
+
+def check_fresh(uri: str) -> None:
+    """Compares a listing with the manifest of the set `uri`, by size and version, reading no shard.
+
+    A shard that has changed, is missing or is new: InputError. Of local files only the size is compared; the
+    digests of their samples guard the rest.
+    """
+    shards = open_set(uri)
+    found = locate.listing(shards_of(uri))
+    odd = [f"{shards.uri(i)} {why}" for i, shard in enumerate(shards.manifest.shards)
+           if (why := _difference(shard, found.pop(shards.uri(i), None)))]  # fmt: skip
+    odd += [f"{tar} is new" for tar in found]
+    if odd:
+        more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
+        raise InputError(f"{'; '.join(odd[:_SHOWN])}{more}: the manifest in {shards.home} tells otherwise; "
+                         f"run `dalle2-train shards index {uri}`, or restore the shards")  # fmt: skip
+
+
+def _difference(shard: Shard, found: Stat | None) -> str | None:
+    if found is None:
+        return None if shard.problem == "missing" else "is missing"
+    if found.size != shard.size:
+        return f"has {found.size} bytes, not {shard.size},"
+    if None not in (found.version, shard.version) and found.version != shard.version:
+        return "is another version"
+    return None
