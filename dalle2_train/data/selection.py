@@ -5,16 +5,16 @@ S shards.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dalle2_train.data.account import Account
 from dalle2_train.data.faults import Fault
-from dalle2_train.data.filters import FilterConfig, dropped
-from dalle2_train.data.index import faulty_positions
+from dalle2_train.data.filters import FilterConfig, Filters
 from dalle2_train.data.manifest import ShardSet
 from dalle2_train.errors import InputError
 
@@ -39,6 +39,8 @@ class Ledger:
     """Filter, or "split" → samples that it dropped; one that several drop counts for the first."""
     faulty: dict[str, int]
     """Kind of fault → samples that are lost to it, as far as the manifest knows."""
+    opt_out_sha256: str | None = None
+    """Of the opt-out list that was followed."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,15 @@ class Selection:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the kept places: another split, filter, score or opt-out list that changes them is other data."""
+        found = sha256(self.starts.astype("<i8").tobytes())
+        for positions in self.positions:
+            found.update(positions.astype("<i4").tobytes())
+        found.update((self.ledger.opt_out_sha256 or "").encode())
+        return found.hexdigest()
+
     def place(self, number: int) -> Place:
         """Where the kept sample `number` lies."""
         shard = int(np.searchsorted(self.starts, number, side="right")) - 1
@@ -63,43 +74,33 @@ class Selection:
 
 
 def select(shards: ShardSet, split: str | None, filters: FilterConfig = NO_FILTERS) -> Selection:
-    """The samples of `split` (None: all) that pass the filters. A split that isn't there, or none left: InputError."""
+    """The samples of `split` (None: all) that pass the filters.
+
+    A split that isn't there, a filter on what no record of it tells, or no sample left: InputError.
+    """
+    found = sort_out(shards, split, filters)
+    if not len(found):
+        raise InputError(
+            f"no sample is left to train on: {found.ledger.filtered} were filtered, {found.ledger.faulty} are faulty; "
+            "loosen data.filters, or repair the set"
+        )
+    return found
+
+
+def sort_out(shards: ShardSet, split: str | None, filters: FilterConfig = NO_FILTERS) -> Selection:
+    """`select`, which finds nothing wrong with an empty selection: its ledger says where all samples have gone."""
     count = shards.manifest.count()
     if split is not None and not count.get(split):
         raise InputError(f"no samples in the split {split!r}; choose one that the set has: {count}")
-    filtered: Counter[str] = Counter()
-    faulty: Counter[str] = Counter()
-    faults: list[Fault] = []
+    ready, account = Filters(filters), Account(split)
     positions = []
     for number, shard in enumerate(shards.manifest.shards):
-        if shard.problem is not None or shard.num_lost:
-            faults.append(
-                Fault(shard.name, None, shard.problem or "count", f"{shard.num_lost} samples are lost")
-            )
-            faulty[shard.problem or "count"] += shard.num_lost
-        index = shards.index(number)
-        kept = np.ones(len(index), dtype=bool)
-        for position, kind in faulty_positions(index):
-            kept[position] = False
-            faulty[kind] += 1
-            faults.append(Fault(shard.name, index.keys[position], kind))
-        if split is not None:
-            _drop(kept, np.array(index.splits, dtype=object) != split, "split", filtered)
-        for name, mask in dropped(index, filters):
-            _drop(kept, mask, name, filtered)
+        kept = account.sort(shard, shards.index(number), ready)
         positions.append(np.flatnonzero(kept).astype(np.int32))
+    account.refuse_untold()
     starts = np.concatenate([[0], np.cumsum([len(kept) for kept in positions])]).astype(np.int64)
-    expected = sum(max(shard.num_expected, shard.num_samples) for shard in shards.manifest.shards)
-    ledger = Ledger(expected, int(starts[-1]), dict(filtered), {k: v for k, v in faulty.items() if v})
-    if not starts[-1]:
-        raise InputError(f"no sample is left to train on: {ledger.filtered} were filtered, {ledger.faulty} are faulty; "
-                         "loosen data.filters, or repair the set")  # fmt: skip
-    return Selection(tuple(positions), starts, ledger, tuple(faults))
-
-
-def _drop(kept: NDArray[np.bool_], mask: NDArray[np.bool_], name: str, counts: Counter[str]) -> None:
-    """Drop what is still kept and in the mask, and count it."""
-    gone = kept & mask
-    kept &= ~mask
-    if gone.any():
-        counts[name] += int(gone.sum())
+    list_sha256 = ready.opt_out.sha256 if ready.opt_out else None
+    ledger = Ledger(
+        account.expected, int(starts[-1]), dict(account.filtered), dict(account.faulty), list_sha256
+    )
+    return Selection(tuple(positions), starts, ledger, tuple(account.faults))

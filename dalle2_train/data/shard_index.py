@@ -35,7 +35,7 @@ KNOWN = pa.schema(
         ("caption_length", pa.int32()),  # characters
         ("similarity", pa.float64()),  # CLIP's cosine of picture and caption, as LAION tells it
         ("aesthetic", pa.float64()),  # LAION's predicted score, 1 to 10
-        ("punsafe", pa.float64()),  # probability that it is not safe
+        ("punsafe", pa.float64()),  # probability that it is not safe, as LAION tells it
         ("pwatermark", pa.float64()),  # probability of a watermark
         ("nsfw", pa.string()),  # LAION's UNLIKELY, UNSURE or NSFW
         ("language", pa.string()),
@@ -43,7 +43,12 @@ KNOWN = pa.schema(
         ("hash", pa.string()),  # of the picture's bytes or pixels, as the set tells it
     ]
 )
-SCHEMA = pa.unify_schemas([PLACES, KNOWN])
+SCORED = pa.schema(
+    [
+        ("nsfw_score", pa.float32()),  # probability that it is pornographic, by the model of `shards score`
+    ]
+)
+SCHEMA = pa.unify_schemas([PLACES, KNOWN, SCORED])
 
 # The names that LAION's releases and img2dataset give to what KNOWN holds, the more telling first.
 _SPELLINGS = {
@@ -121,7 +126,8 @@ def text_or_none(text: str) -> str | None:
 def to_bytes(index: ShardIndex, about: Mapping[str, Any]) -> bytes:
     """The parquet file, which also carries `about` (JSON): the shard as it was when it was read."""
     stream = io.BytesIO()
-    table = index.table.replace_schema_metadata({b"shard": json.dumps(about).encode()})
+    kept = index.table.schema.metadata or {}
+    table = index.table.replace_schema_metadata({**kept, b"shard": json.dumps(about).encode()})
     pq.write_table(table, stream, compression="zstd")
     return stream.getvalue()
 
@@ -133,9 +139,17 @@ def from_bytes(data: bytes) -> tuple[ShardIndex, dict[str, Any]]:
         about = json.loads((table.schema.metadata or {})[b"shard"])
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(f"not an index of a shard ({error})") from error
-    if table.schema.names != SCHEMA.names:
+    if table.schema.names[: len(PLACES)] != PLACES.names or set(table.schema.names) - set(SCHEMA.names):
         raise ValueError("its columns are not those of an index")
-    return ShardIndex(table), about
+    return ShardIndex(_complete(table)), about
+
+
+def _complete(table: pa.Table) -> pa.Table:
+    """The table with the columns that came up after it was written; they are null."""
+    for field in SCHEMA:
+        if field.name not in table.schema.names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(SCHEMA.names)
 
 
 def _as(kind: pa.DataType, value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +17,7 @@ from dalle2_train.data.manifest import ShardManifest
 from dalle2_train.data.order import Order, OrderState
 from dalle2_train.data.pool import SamplePool
 from dalle2_train.data.reader import RawSample
+from dalle2_train.data.selection import Selection
 from dalle2_train.errors import InputError
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
@@ -66,7 +66,7 @@ class Stream:
             cache_bytes=config.cache_megabytes << 20,
         )
         self.order = Order(len(self.samples), config.num_lanes, config.block_size, seed, config.shuffle)
-        self.identity = _identity(self.manifest, self.order, config)
+        self.identity = _identity(self.manifest, self.samples.selection, self.order)
         if state is not None and not isinstance(state, OrderState):
             state = OrderState.from_json(state)
         self.step = state.step if state else 0
@@ -77,7 +77,8 @@ class Stream:
             return [_Lane(lane, self.order, self.samples) for lane in numbers]
         if state.identity != self.identity:
             raise InputError(
-                "the checkpoint's order is of other data, split, seed or lanes; give what it began with"
+                "the checkpoint's order is of other data (or split, filters, scores, opt-out list), seed or lanes; "
+                "give what it began with"
             )
         missing = [lane for lane in numbers if lane not in state.cursors]
         if missing:
@@ -146,12 +147,10 @@ class _Lane:
         )
 
 
-def _identity(manifest: ShardManifest, order: Order, config: DataConfig) -> str:
-    filters = sorted(asdict(config.filters).items())
+def _identity(manifest: ShardManifest, selection: Selection, order: Order) -> str:
     parts = (
         manifest.digest,
-        config.split,
-        filters,
+        selection.digest,
         order.num_lanes,
         order.block_size,
         order.seed,
