@@ -26,8 +26,14 @@ class DataConfig:
     """Which samples are left out, by what their records tell."""
     cache_megabytes: int = 512
     """Decoded samples kept in memory, per process; 0 keeps none."""
+    num_workers: int = 0
+    """Processes per rank that read and decode; 0: the rank's own does. It decides the speed, never the order."""
+    prefetch_batches: int = 2
+    """Batches made ahead of the training step, by a thread; 0: each when it is wanted."""
 
     def __post_init__(self) -> None:
-        for name, least in (("image_size", 1), ("num_lanes", 1), ("block_size", 1), ("cache_megabytes", 0)):
+        positive = ("image_size", "num_lanes", "block_size")
+        for name in (*positive, "cache_megabytes", "num_workers", "prefetch_batches"):
+            least = 1 if name in positive else 0
             if getattr(self, name) < least:
                 raise InputError(f"data.{name} is {getattr(self, name)}; it must be {least} or more")

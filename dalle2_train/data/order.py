@@ -8,59 +8,15 @@ comes once an epoch, and a lane's n-th sample is a function of (seed, lane, n) a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dalle2_train import seeding
-from dalle2_train.errors import InputError
 
 Ids = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class OrderState:
-    """Where the stream stands after `step` global batches; `cursors` holds the lanes of one rank, or of all."""
-
-    step: int
-    cursors: dict[int, int]
-    identity: str
-    skipped: dict[int, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON keeps it: lanes become texts."""
-        return {
-            "step": self.step,
-            "cursors": {str(lane): cursor for lane, cursor in self.cursors.items()},
-            "identity": self.identity,
-            "skipped": {str(lane): count for lane, count in self.skipped.items()},
-        }
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> OrderState:
-        """The inverse of `to_json`. Something else: InputError."""
-        try:
-            cursors = {int(lane): int(cursor) for lane, cursor in found["cursors"].items()}
-            skipped = {int(lane): int(count) for lane, count in found.get("skipped", {}).items()}
-            return cls(int(found["step"]), cursors, str(found["identity"]), skipped)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"not an order state ({error}); resume from another checkpoint") from error
-
-    @staticmethod
-    def merge(states: Iterable[OrderState]) -> OrderState:
-        """The state of all ranks from those of each, whatever the number of ranks that goes on from it."""
-        states = list(states)
-        if not states or len({(state.step, state.identity) for state in states}) != 1:
-            raise InputError(
-                "order states of different steps or data cannot be merged; resume from another checkpoint"
-            )
-        cursors = {lane: cursor for state in states for lane, cursor in state.cursors.items()}
-        skipped = {lane: count for state in states for lane, count in state.skipped.items()}
-        return OrderState(states[0].step, cursors, states[0].identity, skipped)
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import logging
+import weakref
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
-from torch import Tensor
-
-from dalle2_train import seeding
-from dalle2_train.data.batches import Batch, BatchType, collate
+from dalle2_train.data.batches import Batch, BatchType
 from dalle2_train.data.config import DataConfig
-from dalle2_train.data.decoded import Decoded
-from dalle2_train.data.index import open_set
-from dalle2_train.data.manifest import ShardManifest
-from dalle2_train.data.order import Order, OrderState
-from dalle2_train.data.pool import SamplePool
-from dalle2_train.data.reader import RawSample
-from dalle2_train.data.selection import Selection
+from dalle2_train.data.faults import Fault
+from dalle2_train.data.handouts import BatchMaker, Tokenize
+from dalle2_train.data.mixture import mixture_of
+from dalle2_train.data.open_sources import identity, open_sources
+from dalle2_train.data.order_state import OrderState, PerLane
+from dalle2_train.data.prefetch import ahead
+from dalle2_train.data.selection import Ledger
+from dalle2_train.data.workers import open_workers
 from dalle2_train.errors import InputError
 
-Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
-_MAX_SKIPPED_IN_A_ROW = 100
+OnFault = Callable[[Fault], None]
+_log = logging.getLogger(__name__)
+
+
+def log_fault(fault: Fault) -> None:
+    """A line in the log."""
+    _log.warning("%s: sample %s is passed over: %s", fault.shard, fault.key, fault.reason or fault.kind)
 
 
 class Stream:
     """Iterates (batch, state after it), forever. `state` continues where another stream, of any world size, stood.
 
+    The batches are made ahead of who takes them; what is not taken yet is in no state, and its faults are not told
+    yet: `on_fault` hears of a damaged sample before the batch that would have had it. Iterating anew goes on after
+    the last batch that was taken, and ends the iterator before.
+
     Raises InputError for sizes that don't divide, for embeddings that belong to other shards, and for a state of
-    other data. A damaged sample is passed over by its lane and logged; unreachable storage raises OSError.
+    other data; RuntimeError where a loader worker dies. Unreachable storage raises OSError.
     """
 
     # More parameters than we like: each is another room's to give (recipe, launcher, encoder, checkpoint).
@@ -45,118 +53,72 @@ class Stream:
         tokenize: Tokenize | None = None,
         embeddings: str | None = None,
         state: OrderState | Mapping[str, Any] | None = None,
+        on_fault: OnFault = log_fault,
     ) -> None:
         _check_sizes(config, global_batch_size, rank, world_size)
         if "token_ids" in batch_type._fields and tokenize is None:
             raise InputError(f"{batch_type.__name__} needs tokenize")
-        shards = open_set(uri)
-        self.manifest = shards.manifest
-        if "image" in batch_type._fields and self.manifest.embeddings is not None:
-            raise InputError(
-                f"{uri} holds embeddings and no pictures; give the shards with the pictures as the data"
-            )
-        self.config, self.batch_type, self.tokenize = config, batch_type, tokenize
-        self.global_batch_size = global_batch_size
-        self.samples = SamplePool(
-            shards,
-            split=config.split,
-            filters=config.filters,
-            image_size=config.image_size if "image" in batch_type._fields else None,
-            embeddings=(embeddings or uri) if "image_embed" in batch_type._fields else None,
-            cache_bytes=config.cache_megabytes << 20,
-        )
-        self.order = Order(len(self.samples), config.num_lanes, config.block_size, seed, config.shuffle)
-        self.identity = _identity(self.manifest, self.samples.selection, self.order)
-        if state is not None and not isinstance(state, OrderState):
-            state = OrderState.from_json(state)
-        self.step = state.step if state else 0
-        self.lanes = self._lanes(range(rank, config.num_lanes, world_size), state)
+        mixture = mixture_of(uri)
+        self.config, self.on_fault = config, on_fault
+        self.sources = open_sources(mixture, config, seed, batch_type, embeddings)
+        self._maker = BatchMaker(self.sources, mixture, config, seed, global_batch_size, batch_type, tokenize)
+        lanes = range(rank, config.num_lanes, world_size)
+        self._state = _part(lanes, state, identity(mixture, self.sources, config, seed), len(self.sources))
+        self._iterator: Callable[[], Generator[Any] | None] = lambda: None
 
-    def _lanes(self, numbers: range, state: OrderState | None) -> list[_Lane]:
-        if state is None:
-            return [_Lane(lane, self.order, self.samples) for lane in numbers]
-        if state.identity != self.identity:
-            raise InputError(
-                "the checkpoint's order is of other data (or split, filters, scores, opt-out list), seed or lanes; "
-                "give what it began with"
-            )
-        missing = [lane for lane in numbers if lane not in state.cursors]
-        if missing:
-            raise InputError(f"the order state lacks lanes {missing}: merge the states of all ranks first")
-        return [
-            _Lane(lane, self.order, self.samples, state.cursors[lane], state.skipped.get(lane, 0))
-            for lane in numbers
-        ]
+    @property
+    def ledger(self) -> dict[str, Ledger]:
+        """Source → where its samples went before training; the only source of a set has the name ""."""
+        return {source.name: source.selection.ledger for source in self.sources}
 
     def state(self) -> OrderState:
         """Where this rank stands, after the batches that it has handed out."""
-        cursors = {lane.number: lane.cursor for lane in self.lanes}
-        return OrderState(
-            self.step, cursors, self.identity, {lane.number: lane.skipped for lane in self.lanes}
-        )
+        return self._state
+
+    def close(self) -> None:
+        """End the iterator; no process of it is left."""
+        if (running := self._iterator()) is not None:
+            running.close()
 
     def __iter__(self) -> Iterator[tuple[Batch, OrderState]]:
-        while True:
-            index, samples = [], []
-            for turn in range(self.global_batch_size // self.config.num_lanes):
-                for lane in self.lanes:
-                    place = turn * self.config.num_lanes + lane.number
-                    index.append(self.step * self.global_batch_size + place)
-                    samples.append(lane.take())
-            self._tokenize(samples)
-            self.step += 1
-            yield collate(self.batch_type, index, samples), self.state()
+        self.close()
+        iterator = self._run()
+        self._iterator = weakref.ref(iterator)
+        return iterator
 
-    def _tokenize(self, samples: list[Decoded]) -> None:
-        new = [sample for sample in samples if sample.tokens is None]
-        if self.tokenize is None or "token_ids" not in self.batch_type._fields or not new:
-            return
-        token_ids, mask = self.tokenize([sample.caption for sample in new])  # (B, L), (B, L)
-        for sample, ids, seen in zip(new, token_ids, mask, strict=True):
-            sample.tokens = (ids.clone(), seen.clone())
+    def _run(self) -> Generator[tuple[Batch, OrderState]]:
+        workers = open_workers([source.loader for source in self.sources], self.config.num_workers)
+        handouts = ahead(self._maker.handouts(self._state, workers), self.config.prefetch_batches)
+        try:
+            for batch, state, faults in handouts:
+                for fault in faults:
+                    self.on_fault(fault)
+                self._state = state
+                yield batch, state
+        finally:
+            # First the workers: the thread waits for them.
+            workers.close()
+            handouts.close()
 
 
-class _Lane:
-    """One lane: a cursor into its own order, and the chunk that it stands in."""
-
-    def __init__(
-        self, number: int, order: Order, samples: SamplePool, cursor: int = 0, skipped: int = 0
-    ) -> None:
-        self.number, self.order, self.samples = number, order, samples
-        self.cursor, self.skipped = cursor, skipped
-        self._chunk = -1
-        self._ids: list[int] = []
-        self._raw: dict[int, RawSample] = {}
-
-    def take(self) -> Decoded:
-        """The next sample that is whole."""
-        for _ in range(_MAX_SKIPPED_IN_A_ROW):
-            chunk, place = divmod(self.cursor, self.order.block_size)
-            if chunk != self._chunk:
-                self._ids = self.order.chunk(self.number, chunk).tolist()
-                self._raw = self.samples.fetch(self._ids[place:])
-                self._chunk = chunk
-            key = seeding.key(self.order.seed, "sample", self.number, self.cursor)
-            sample = self.samples.decoded(self._ids[place], self._raw, key)
-            self.cursor += 1
-            if sample is not None:
-                return sample
-            self.skipped += 1
+def _part(
+    lanes: range, state: OrderState | Mapping[str, Any] | None, identity: str, num_sources: int
+) -> OrderState:
+    """Of `state`, what concerns the lanes of one rank."""
+    if state is None:
+        nothing: PerLane = {lane: (0,) * num_sources for lane in lanes}
+        return OrderState(0, nothing, identity, nothing)
+    found = state if isinstance(state, OrderState) else OrderState.from_json(state)
+    if found.identity != identity:
         raise InputError(
-            f"{_MAX_SKIPPED_IN_A_ROW} damaged samples in a row; run `shards check` and repair the set"
+            "the checkpoint's order is of other data (or split, filters, scores, opt-out list), seed or lanes; "
+            "give what it began with"
         )
-
-
-def _identity(manifest: ShardManifest, selection: Selection, order: Order) -> str:
-    parts = (
-        manifest.digest,
-        selection.digest,
-        order.num_lanes,
-        order.block_size,
-        order.seed,
-        order.shuffle,
-    )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    missing = [lane for lane in lanes if lane not in found.cursors]
+    if missing:
+        raise InputError(f"the order state lacks lanes {missing}: merge the states of all ranks first")
+    cursors = {lane: found.cursors[lane] for lane in lanes}
+    return OrderState(found.step, cursors, identity, {lane: found.skipped[lane] for lane in lanes})
 
 
 def _check_sizes(config: DataConfig, global_batch_size: int, rank: int, world_size: int) -> None:

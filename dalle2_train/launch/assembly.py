@@ -16,11 +16,12 @@ from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest
 from dalle2_train.config import to_dict
 from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
 from dalle2_train.data.embedded import read_covariance
+from dalle2_train.data.handouts import Tokenize
 from dalle2_train.data.index import load_or_index
 from dalle2_train.data.manifest import EmbeddingInfo
 from dalle2_train.data.members import caption
 from dalle2_train.data.pipeline import pipeline
-from dalle2_train.data.stream import Stream, Tokenize
+from dalle2_train.data.stream import Stream
 from dalle2_train.encoders.clip import build_clip
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip

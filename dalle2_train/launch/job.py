@@ -28,6 +28,8 @@ _UNDECISIVE = {
     "clip",
     "embeddings",
     "data.cache_megabytes",
+    "data.num_workers",
+    "data.prefetch_batches",
     *(
         f"training.{name}"
         for name in ("num_steps", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps",

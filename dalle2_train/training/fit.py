@@ -4,7 +4,7 @@ import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from dalle2_train.checkpoints.state import restore_optimizer, state_of
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.callbacks import Checkpoints, Pictures, Records
-from dalle2_train.training.protocols import OpenStream, Recorder, Sampler
+from dalle2_train.training.protocols import Batches, OpenStream, Recorder, Sampler
 from dalle2_train.training.records import Progress, report_once
 from dalle2_train.training.stopping import Stopping
 from dalle2_train.training.strategy import MeshStrategy
@@ -76,8 +76,9 @@ def fit(
     status, outcome = "failed", None
     try:
         if start < module.training_config.num_steps:
-            stream = open_stream(resumed[1].order if resumed else None)
-            _run_lightning(module, stream, strategy, [_Resume(resumed[0] if resumed else None), *callbacks])
+            resume = _Resume(resumed[0] if resumed else None)
+            with contextlib.closing(open_stream(resumed[1].order if resumed else None)) as stream:
+                _run_lightning(module, stream, strategy, [resume, *callbacks])
         outcome = module.outcome
         if module.completed_steps < module.training_config.num_steps:
             status = "preempted"
@@ -157,7 +158,7 @@ def _callbacks(
 
 
 def _run_lightning(
-    module: UnclipModule, stream: Iterable[Any], strategy: MeshStrategy, callbacks: list[pl.Callback]
+    module: UnclipModule, stream: Batches, strategy: MeshStrategy, callbacks: list[pl.Callback]
 ) -> None:
     """Lightning turns the crank; logging, checkpoints, progress and the counting of steps are ours."""
     left = module.training_config.num_steps - module.completed_steps

@@ -1,6 +1,6 @@
 """What training is handed by its caller: it knows neither MLflow nor a sampler's insides."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -46,9 +46,19 @@ class Order(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
+class Batches(Protocol):
+    """A stream of data, which may be made ahead by threads and processes of its own."""
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Yields (batch, Order after this batch), without end."""
+        ...
+
+    def close(self) -> None:
+        """End whatever makes batches ahead."""
+        ...
+
+
 class OpenStream(Protocol):
     """Opens the data where a checkpoint's order left it; None opens its beginning."""
 
-    def __call__(self, order: Mapping[str, Any] | None) -> Iterable[tuple[Any, Any]]:
-        """Yields (batch, Order after this batch), without end."""
-        ...
+    def __call__(self, order: Mapping[str, Any] | None) -> Batches: ...

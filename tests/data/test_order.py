@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dalle2_train.data.order import Order, OrderState
+from dalle2_train.data.order import Order
+from dalle2_train.data.order_state import OrderState
 from dalle2_train.errors import InputError
 
 
@@ -51,11 +52,15 @@ def test_neighbours_are_read_together():
 
 
 def test_states_merge_and_survive_json():
-    parts = [OrderState(3, {0: 6, 2: 7}, "x", {0: 0, 2: 1}), OrderState(3, {1: 6}, "x", {1: 0})]
+    parts = [
+        OrderState(3, {0: (6, 1), 2: (7, 2)}, "x", {0: (0, 1), 2: (1, 0)}),
+        OrderState(3, {1: (6, 3)}, "x", {1: (0, 0)}),
+    ]
     merged = OrderState.merge(parts)
-    assert merged.cursors == {0: 6, 1: 6, 2: 7}
+    assert merged.cursors == {0: (6, 1), 1: (6, 3), 2: (7, 2)}
+    assert (merged.quarantined, merged.delivered) == ((1, 1), (18, 5))
     assert OrderState.from_json(merged.to_json()) == merged
     with pytest.raises(InputError):
-        OrderState.merge([parts[0], OrderState(4, {1: 6}, "x")])
+        OrderState.merge([parts[0], OrderState(4, {1: (6, 3)}, "x")])
     with pytest.raises(InputError):
         OrderState.from_json({"step": 1})

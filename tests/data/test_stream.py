@@ -13,7 +13,7 @@ import torch
 from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.embed import embed_shards
-from dalle2_train.data.order import OrderState
+from dalle2_train.data.order_state import OrderState
 from dalle2_train.data.stream import Stream
 from dalle2_train.data.writer import write_shards
 from dalle2_train.errors import InputError

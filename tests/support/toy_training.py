@@ -95,6 +95,9 @@ class ToyStream:
             step += 1
             yield ToyBatch(index, seeding.normal((5,), 0, "x", 0, index, self.dtype)), ToyOrder(step, [rank])
 
+    def close(self) -> None:
+        pass
+
 
 def train_toy(
     run_uri: str,

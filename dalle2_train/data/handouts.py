@@ -1,0 +1,93 @@
+"""Makes batches of a rank's lanes, one after another, each with where the stream stands after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dalle2_train.data.batches import Batch, BatchType, collate
+from dalle2_train.data.config import DataConfig
+from dalle2_train.data.decoded import Decoded
+from dalle2_train.data.faults import Fault
+from dalle2_train.data.lane import Lane, Track
+from dalle2_train.data.mixture import Mixture
+from dalle2_train.data.order_state import OrderState
+from dalle2_train.data.source import Source
+from dalle2_train.data.workers import Workers
+
+Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
+
+
+class Handout(NamedTuple):
+    """What a step of training takes."""
+
+    batch: Batch
+    state: OrderState
+    """After the batch."""
+    faults: list[Fault]
+    """Of the samples that were passed over for it."""
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """What stays the same from batch to batch."""
+
+    sources: tuple[Source, ...]
+    mixture: Mixture
+    config: DataConfig
+    seed: int
+    global_batch_size: int
+    batch_type: BatchType
+    tokenize: Tokenize | None
+
+    def handouts(self, state: OrderState, workers: Workers) -> Iterator[Handout]:
+        """The batches of the lanes in `state`, from there on, without end."""
+        lanes = [self._lane(number, state, workers) for number in sorted(state.cursors)]
+        step = state.step
+        while True:
+            index, samples, faults = [], [], []
+            for turn in range(self.global_batch_size // self.config.num_lanes):
+                for lane in lanes:
+                    place = turn * self.config.num_lanes + lane.number
+                    index.append(step * self.global_batch_size + place)
+                    source = self.mixture.source_of(self.seed, index[-1])
+                    samples.append(lane.tracks[source].take(faults))
+            self._add_tokens(samples)
+            step += 1
+            batch = _pinned(collate(self.batch_type, index, samples))
+            yield Handout(batch, _state(step, state.identity, lanes), faults)
+
+    def _lane(self, number: int, state: OrderState, workers: Workers) -> Lane:
+        num_ahead = self._num_ahead(len(state.cursors))
+        places = zip(self.sources, state.cursors[number], state.skipped[number], strict=True)
+        return Lane(number, [Track(number, source, workers, num_ahead, *place) for source, *place in places])
+
+    def _num_ahead(self, num_lanes: int) -> int:
+        """Chunks beside its own that a lane asks workers for: enough for the batches ahead, and for no idle worker."""
+        config = self.config
+        if not config.num_workers:
+            return 0
+        samples = config.prefetch_batches * self.global_batch_size // config.num_lanes
+        return max(1, -(-samples // config.block_size), -(-2 * config.num_workers // num_lanes))
+
+    def _add_tokens(self, samples: list[Decoded]) -> None:
+        new = [sample for sample in samples if sample.tokens is None]
+        if self.tokenize is None or "token_ids" not in self.batch_type._fields or not new:
+            return
+        token_ids, mask = self.tokenize([sample.caption for sample in new])  # (B, L), (B, L)
+        for sample, ids, seen in zip(new, token_ids, mask, strict=True):
+            sample.tokens = (ids.clone(), seen.clone())
+
+
+def _state(step: int, identity: str, lanes: Sequence[Lane]) -> OrderState:
+    cursors = {lane.number: lane.cursors for lane in lanes}
+    return OrderState(step, cursors, identity, {lane.number: lane.skipped for lane in lanes})
+
+
+def _pinned(batch: Batch) -> Batch:
+    """In memory that a GPU copies from while it computes, where there is one."""
+    return type(batch)(*(value.pin_memory() for value in batch)) if torch.cuda.is_available() else batch
