@@ -9,7 +9,7 @@ from typing import Any
 
 from dalle2_train.data.batches import Batch, BatchType
 from dalle2_train.data.config import DataConfig
-from dalle2_train.data.faults import Fault
+from dalle2_train.data.faults import Fault, OnFault
 from dalle2_train.data.handouts import BatchMaker, Tokenize
 from dalle2_train.data.mixture import mixture_of
 from dalle2_train.data.open_sources import identity, open_sources
@@ -19,7 +19,6 @@ from dalle2_train.data.selection import Ledger
 from dalle2_train.data.workers import open_workers
 from dalle2_train.errors import InputError
 
-OnFault = Callable[[Fault], None]
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +63,7 @@ class Stream:
         self._maker = BatchMaker(self.sources, mixture, config, seed, global_batch_size, batch_type, tokenize)
         lanes = range(rank, config.num_lanes, world_size)
         self._state = _part(lanes, state, identity(mixture, self.sources, config, seed), len(self.sources))
-        self._iterator: Callable[[], Generator[Any] | None] = lambda: None
+        self._running: Callable[[], Generator[Any] | None] = lambda: None
 
     @property
     def ledger(self) -> dict[str, Ledger]:
@@ -77,13 +76,13 @@ class Stream:
 
     def close(self) -> None:
         """End the iterator; no process of it is left."""
-        if (running := self._iterator()) is not None:
+        if (running := self._running()) is not None:
             running.close()
 
     def __iter__(self) -> Iterator[tuple[Batch, OrderState]]:
         self.close()
         iterator = self._run()
-        self._iterator = weakref.ref(iterator)
+        self._running = weakref.ref(iterator)
         return iterator
 
     def _run(self) -> Generator[tuple[Batch, OrderState]]:

@@ -66,6 +66,14 @@ def test_global_batches_are_the_same_for_every_world_size(make_set: MakeSet, sam
     assert global_batches(uri, 4, 20) == alone
 
 
+def test_the_order_of_a_set_stays_what_it_was(make_set: MakeSet):
+    """Checkpoints and published numbers rest on it: whoever changes it changes what a seed means."""
+    first, second, third, *_ = global_batches(make_set(53, 7), 1, 3)
+    assert list(first.values()) == [29, 3, 21, 11, 27, 4, 23, 12]
+    assert list(second.values()) == [30, 5, 25, 13, 28, 1, 22, 14]
+    assert list(third.values()) == [26, 2, 24, 15, 9, 18, 50, 31]
+
+
 def test_an_epoch_is_every_sample_once(make_set: MakeSet):
     uri = make_set(40, 7)
     counts = Counter(number for batch in global_batches(uri, 2, 15) for number in batch.values())
