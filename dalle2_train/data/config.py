@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 from dalle2_train.data.filters import FilterConfig
+from dalle2_train.data.transforms import Transforms
 from dalle2_train.errors import InputError
 
 
@@ -13,7 +16,16 @@ class DataConfig:
     """How a set is read."""
 
     image_size: int = 64
-    """Pixels; the centre square is resized to it."""
+    """Pixels; a square of the picture is resized to it."""
+    crop: Literal["center", "random"] = "center"
+    """Which square; `random` draws its place anew at every visit. Embeddings see the centre all the same."""
+    min_crop_fraction: float = 1.0
+    """Smallest side of a random crop, in parts of the picture's short side (guided diffusion: 0.8). 1: all of it."""
+    flip: bool = False
+    """Whether half of the visits see the picture mirrored. What is written on it comes mirrored too."""
+    captions: str = "txt"
+    """`txt`, or `json.FIELD`: a field of the json record with one caption, or a list of which a visit draws one.
+    A sample without .txt is faulty all the same."""
     split: str = "train"
     """The split that is read."""
     num_lanes: int = 8
@@ -37,3 +49,16 @@ class DataConfig:
             least = 1 if name in positive else 0
             if getattr(self, name) < least:
                 raise InputError(f"data.{name} is {getattr(self, name)}; it must be {least} or more")
+        if not 0 < self.min_crop_fraction <= 1:
+            raise InputError(f"data.min_crop_fraction is {self.min_crop_fraction}; it must be in (0, 1]")
+        if self.crop == "center" and self.min_crop_fraction != 1:
+            raise InputError(
+                "data.min_crop_fraction is of random crops; set data.crop=random, or leave it at 1"
+            )
+        if self.captions != "txt" and not re.fullmatch(r"json\.\S+", self.captions):
+            raise InputError(f"data.captions is {self.captions!r}; it must be txt, or json.FIELD")
+
+    @property
+    def transforms(self) -> Transforms:
+        """What becomes of a sample."""
+        return Transforms(self.crop, self.min_crop_fraction, self.flip, self.captions)

@@ -9,91 +9,95 @@ import io
 import json
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from dalle2_train.data import limits
+from dalle2_train.data import jpeg, limits
+from dalle2_train.data.picture import BrokenImageError, Opened, Picture, Square, centre, render
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
 
-Picture = NDArray[np.uint8]
-
-
-class BrokenImageError(ValueError):
-    """The bytes are no picture that we read; the message says why."""
+Crop = Callable[[int, int], Square]
+"""(W, H) of the upright picture → the square of it that is wanted."""
 
 
 def open_image(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """A picture whose header has been read and whose size is bearable; its pixels may still be broken."""
     try:
         with warnings.catch_warnings():
-            # Our own cap below is stricter than Pillow's warning.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # What Pillow has to say of odd bytes is of no use here, and our cap on the size is stricter than its own.
+            warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=formats)
     except Exception as error:  # Pillow's parsers raise whatever the bytes lead them to
         raise BrokenImageError(f"not a {' or '.join(formats)} picture") from error
-    if image.width * image.height > limits.MAX_PIXELS:
-        raise BrokenImageError(
-            f"{image.width}x{image.height} pixels are more than the {limits.MAX_PIXELS} allowed"
-        )
+    _check_pixels(image.width, image.height)
+    if isinstance(image, JpegImageFile):
+        image.format = "JPEG"  # of several pictures in one file (MPO) the first is shown
     return image
 
 
 def verify_image(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """The fully decoded picture. BrokenImageError when any part of it cannot be decoded."""
     image = open_image(data, formats)
+    if isinstance(image, JpegImageFile):
+        jpeg.verify(data)
     _load(image)
     return image
 
 
-def decode_image(data: bytes, size: int) -> Picture:
-    """The centre square of a picture as RGB on white, uint8 (S, S, 3)."""
-    image = open_image(data)
-    if image.format == "JPEG":
-        image.draft("RGB", (size, size))  # libjpeg then decodes at the smallest scale that still covers S
-    _load(image)
-    return square(flatten(upright(image)), size)
+def decode_image(data: bytes, size: int, crop: Crop = centre) -> Picture:
+    """A square of a picture as RGB on white, uint8 (S, S, 3). A damaged one: BrokenImageError.
+
+    JPEGs are decoded at the smallest scale that keeps the result within 35 dB of a full decode's.
+    """
+    found = jpeg.open_jpeg(data) if jpeg.is_jpeg(data) else None
+    return _decode_by_pillow(data, size, crop) if found is None else _decode_scaled(found, size, crop)
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF says; one whose EXIF cannot be read stays as it is, as in a browser."""
+def _decode_scaled(found: jpeg.Jpeg, size: int, crop: Crop) -> Picture:
+    _check_pixels(found.width, found.height)
+    orientation = _orientation(open_image(found.data)) if found.may_be_turned else 1
+    opened = Opened(found.width, found.height, orientation)
+    square = opened.stored(crop(*opened.upright_size))
+    eighths = jpeg.eighths(size, square)
+    return render(found.decode(eighths), eighths / 8, square, size, orientation)
+
+
+def _decode_by_pillow(data: bytes, size: int, crop: Crop) -> Picture:
+    image, scale = open_image(data), 1.0
+    if not isinstance(image, JpegImageFile):
+        _load(image)  # before its EXIF is asked for, which a PNG may have at its end
+    opened = Opened(image.width, image.height, _orientation(image))
+    square = opened.stored(crop(*opened.upright_size))
+    if isinstance(image, JpegImageFile):
+        jpeg.verify(data)  # Pillow reads on over damage
+        scale = _draft(image, jpeg.eighths(size, square))
+        _load(image)
+    return render(image, scale, square, size, opened.orientation)
+
+
+def _draft(image: JpegImageFile, eighths: int) -> float:
+    """Has Pillow decode at the smallest of its scales (1/8, 1/4, 1/2, 1) that is not below; returns it."""
+    width = image.width
+    least = max(1, min(image.size) * eighths // 8)
+    drafted = image.draft("RGB", (least, least))
+    return drafted[1][2] / width if drafted is not None else 1.0
+
+
+def _orientation(image: Image.Image) -> int:
+    """As EXIF tells it; a picture whose EXIF cannot be read stays as it is, as in a browser."""
     try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow's parsers raise whatever the bytes lead them to
-        return image
-
-
-def flatten(image: Image.Image) -> Image.Image:
-    """The picture as RGB; what is transparent becomes white."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):
-        # Pillow would clip 16 bit greys instead of scaling them.
-        return Image.fromarray(
-            (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        ).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image)
-        image = white
-    return image.convert("RGB")
-
-
-def square(image: Image.Image, size: int) -> Picture:
-    """The centre square, resized with antialiasing, uint8 (S, S, 3)."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    if image.size != (size, size):
-        # Cropped first: resizing a box would mix in what lies outside of it.
-        image = image.crop((left, top, left + side, top + side)).resize(
-            (size, size), Image.Resampling.BICUBIC
-        )
-    return np.array(image, dtype=np.uint8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # as above
+        return 1
 
 
 def decode_array(data: bytes, limit: int = limits.MEMBER_BYTES) -> NDArray[Any]:
@@ -146,6 +150,11 @@ def encode_png(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=False)
     return stream.getvalue()
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > limits.MAX_PIXELS:
+        raise BrokenImageError(f"{width}x{height} pixels are more than the {limits.MAX_PIXELS} allowed")
 
 
 def _load(image: Image.Image) -> None:

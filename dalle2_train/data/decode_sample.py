@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from dalle2_train.data.decode import decode_image
 from dalle2_train.data.decoded import Decoded
 from dalle2_train.data.embedded import add_vectors
 from dalle2_train.data.faults import damage_is
-from dalle2_train.data.members import caption, image_bytes
+from dalle2_train.data.members import image_bytes
 from dalle2_train.data.reader import RawSample
+from dalle2_train.data.transforms import Transforms
 
 
 class Decode(Protocol):
@@ -36,24 +36,25 @@ class Decode(Protocol):
 
 @dataclass(frozen=True)
 class DecodeSample:
-    """The centre square, the caption and the vectors; nothing is drawn."""
+    """The square of the picture, a caption and the vectors."""
 
     image_size: int | None
     """Pixels; None: no picture."""
     embeddings: bool
     """Whether the vectors of an embedded set are wanted."""
+    transforms: Transforms = Transforms()
 
     @property
     def draws(self) -> bool:
-        return False
+        return self.transforms.draws
 
     def __call__(self, raw: RawSample, key: int) -> Decoded:
         picture = None
         if self.image_size is not None:
             data = image_bytes(raw)
             with damage_is("broken_image"):
-                picture = decode_image(data, self.image_size)
-        found = Decoded(raw["__key__"], caption(raw), picture)
+                picture = self.transforms.picture(data, self.image_size, key)
+        found = Decoded(raw["__key__"], self.transforms.caption(raw, key), picture)
         if self.embeddings:
             with damage_is("broken_embedding"):
                 add_vectors(found, raw)

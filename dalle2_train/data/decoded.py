@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dalle2_train.data.decode import Picture
+from dalle2_train.data.picture import Picture
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dalle2_train.data.decode import IMAGE_EXTENSIONS, decode_text
+from dalle2_train.data.decode import IMAGE_EXTENSIONS, decode_record, decode_text
 from dalle2_train.data.faults import DamagedError, damage_is
 from dalle2_train.data.reader import RawSample
 
@@ -23,6 +23,24 @@ def caption(raw: RawSample) -> str:
         raise DamagedError("no_caption", "it has no caption")
     with damage_is("broken_caption"):
         return decode_text(raw["txt"])
+
+
+def captions(raw: RawSample, source: str = "txt") -> list[str]:
+    """All captions of a raw sample, at least one. DamagedError for a damaged sample, or one without caption.
+
+    source: `txt`, or `json.FIELD`, a field of the record that holds a text or a list of texts.
+    """
+    if source == "txt":
+        return [caption(raw)]
+    check_whole(raw)
+    with damage_is("broken_record"):
+        found = decode_record(raw.get("json", b"{}")).get(source.removeprefix("json."))
+    if not found:
+        raise DamagedError("no_caption", f"its record has nothing in {source!r}")
+    texts = found if isinstance(found, list) else [found]
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        raise DamagedError("broken_caption", f"its {source!r} is neither a text nor a list of texts")
+    return [text.strip() for text in texts]
 
 
 def check_whole(raw: RawSample) -> None:

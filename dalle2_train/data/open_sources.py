@@ -69,5 +69,5 @@ def _loader(
             f"{source.uri} holds embeddings and no pictures; give the shards with the pictures as the data"
         )
     vectors = embedded.joined_reader(shards, embeddings or source.uri) if with_vectors else None
-    decode = DecodeSample(config.image_size if with_pictures else None, with_vectors)
+    decode = DecodeSample(config.image_size if with_pictures else None, with_vectors, config.transforms)
     return Loader(decode, Reader(shards) if with_pictures else None, vectors)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from dalle2_train.data.decode import Picture, decode_image, decode_record
+from dalle2_train.data.decode import decode_image, decode_record
 from dalle2_train.data.index import load_or_index
 from dalle2_train.data.members import caption, image_bytes
+from dalle2_train.data.picture import Picture
 from dalle2_train.data.pipeline import pipeline
 from dalle2_train.errors import InputError
 

@@ -15,11 +15,12 @@ from dalle2_train import seeding, storage
 from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest, model_digest, open_model
 from dalle2_train.config import to_dict
 from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
+from dalle2_train.data.config import DataConfig
 from dalle2_train.data.embedded import read_covariance
 from dalle2_train.data.handouts import Tokenize
 from dalle2_train.data.index import load_or_index
 from dalle2_train.data.manifest import EmbeddingInfo
-from dalle2_train.data.members import caption
+from dalle2_train.data.members import captions
 from dalle2_train.data.pipeline import pipeline
 from dalle2_train.data.stream import Stream
 from dalle2_train.encoders.clip import build_clip
@@ -141,15 +142,15 @@ def _tokenizer(job: TrainJob, model: ClipModelConfig) -> CLIPTokenizer:
     """That of the CLIP to begin with, whose weights belong to its tokens, or one trained on the captions."""
     if job.init_from is not None:
         return load_clip(job.init_from).tokenizer
-    captions = islice(_captions(job.data, job.recipe.data.split), _MAX_TOKENIZER_CAPTIONS)
-    return train_tokenizer(captions, model.encoder.vocab_size, model.encoder.context_length)
+    texts = islice(_captions(job.data, job.recipe.data), _MAX_TOKENIZER_CAPTIONS)
+    return train_tokenizer(texts, model.encoder.vocab_size, model.encoder.context_length)
 
 
-def _captions(data: str, split: str) -> Iterator[str]:
+def _captions(uri: str, config: DataConfig) -> Iterator[str]:
     """Captions of the whole samples; damaged ones are the stream's to report."""
-    for raw in pipeline(data, split):
+    for raw in pipeline(uri, config.split):
         try:
-            yield caption(raw)
+            yield from captions(raw, config.captions)
         except ValueError:
             continue
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from dalle2_train.data.decode import encode_png, flatten
+from dalle2_train.data.decode import encode_png
+from dalle2_train.data.picture import flatten
 from dalle2_train.data.sources.emoji_captions import STYLES, base_name, caption, thing
 from dalle2_train.data.sources.splits import COMPOSITIONAL, TRAIN, VALIDATION, draw, split_of_name
 from dalle2_train.data.writer import Record

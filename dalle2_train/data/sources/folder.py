@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dalle2_train import storage
-from dalle2_train.data.decode import BrokenImageError, verify_image
+from dalle2_train.data.decode import verify_image
+from dalle2_train.data.picture import BrokenImageError
 from dalle2_train.data.sources import splits
 from dalle2_train.data.writer import Record
 from dalle2_train.errors import InputError
