@@ -66,7 +66,10 @@ def _decode_scaled(found: jpeg.Jpeg, size: int, crop: Crop) -> Picture:
     opened = Opened(found.width, found.height, orientation)
     square = opened.stored(crop(*opened.upright_size))
     eighths = jpeg.eighths(size, square)
-    return render(found.decode(eighths), eighths / 8, square, size, orientation)
+    pixels = found.decode(eighths)
+    if pixels.shape == (size, size, 3) and square.side == found.width == found.height and orientation == 1:
+        return pixels
+    return render(Image.fromarray(pixels), eighths / 8, square, size, orientation)
 
 
 def _decode_by_pillow(data: bytes, size: int, crop: Crop) -> Picture:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import simplejpeg
-from PIL import Image
+from numpy.typing import NDArray
 
-from dalle2_train.data.picture import BrokenImageError, Square
+from dalle2_train.data.picture import BrokenImageError, Picture, Square
 
 MAX_SCANS = 100
 """Progressive pictures have about ten; each scan costs a pass over all pixels, however few its bytes are."""
@@ -35,12 +36,12 @@ class Jpeg(NamedTuple):
     may_be_turned: bool
     """Whether it has a segment that could hold an orientation (EXIF or XMP)."""
 
-    def decode(self, eighths: int) -> Image.Image:
-        """RGB in `eighths`/8 of its size. Damaged, or cut short by a byte: BrokenImageError."""
+    def decode(self, eighths: int) -> Picture:
+        """RGB in `eighths`/8 of its size, uint8 (H, W, 3). Damaged, or cut short by a byte: BrokenImageError."""
         if eighths == 8:
-            return Image.fromarray(_decode(self.data, "RGB", 0, 0))
+            return _decode(self.data, "RGB", 0, 0)
         width, height = -(-self.width * eighths // 8), -(-self.height * eighths // 8)
-        return Image.fromarray(_decode(self.data, "RGB", width, height))
+        return _decode(self.data, "RGB", width, height)
 
 
 def eighths(size: int, square: Square) -> int:
@@ -113,7 +114,7 @@ def _walk(data: bytes) -> _Header | None:
     return None
 
 
-def _decode(data: bytes, colours: str, min_width: int, min_height: int):
+def _decode(data: bytes, colours: str, min_width: int, min_height: int) -> NDArray[np.uint8]:
     """uint8 (H, W, 3), or (H, W, 4) of CMYK."""
     try:
         return simplejpeg.decode_jpeg(data, colours, min_width=min_width, min_height=min_height)

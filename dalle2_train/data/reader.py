@@ -5,18 +5,15 @@ A raw sample is webdataset's: {"__key__", "__url__", extension: bytes…}, so th
 
 from __future__ import annotations
 
-import io
-import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dalle2_train import storage
-from dalle2_train.data import limits
 from dalle2_train.data.manifest import ShardSet
-from dalle2_train.data.naming import key_and_extension
 from dalle2_train.data.selection import Place
 from dalle2_train.data.shard_index import ShardIndex
+from dalle2_train.data.tarspan import members
 
 RawSample = dict[str, Any]
 _MERGE_GAP = 1 << 16
@@ -56,18 +53,6 @@ def _sample(uri: str, index: ShardIndex, position: int, data: bytes, start: int)
     if zlib.crc32(span) != index.crc32s[position]:
         return {**sample, "__error__": "damaged"}
     return {**sample, **members(span)}
-
-
-def members(span: bytes) -> dict[str, bytes]:
-    """The members of one sample by extension, from its bytes in the tar."""
-    found: dict[str, bytes] = {}
-    with tarfile.open(fileobj=io.BytesIO(span), mode="r:") as tar:
-        for info in tar:
-            _, extension = key_and_extension(info.name)
-            stream = tar.extractfile(info) if info.isreg() and info.size <= limits.MEMBER_BYTES else None
-            if extension and stream is not None:
-                found[extension.lower()] = stream.read()
-    return found
 
 
 def _end(index: ShardIndex, place: Place) -> int:
