@@ -13,8 +13,14 @@ def add_commands(commands: Any) -> None:
     steps = shards.add_subparsers(required=True, metavar="STEP")
 
     ingest = add_command(steps, "ingest", _ingest, "pictures and captions → LAION shards")
-    ingest.add_argument("source", metavar="SOURCE", help="emoji | emoji:quick | folder:PATH")
+    ingest.add_argument("source", metavar="SOURCE", help="emoji | emoji:quick | folder:PATH | parquet:URI")
     ingest.add_argument("--to", required=True, metavar="URI", help="folder for the shards")
+    ingest.add_argument(
+        "--image-size",
+        type=_pixels,
+        metavar="PIXELS",
+        help="parquet: reduce pictures to this shorter side (default: 256)",
+    )
 
     index = add_command(
         steps, "index", _index, "write the manifest: every shard's size, digest, samples and splits"
@@ -43,18 +49,25 @@ def add_commands(commands: Any) -> None:
     )
 
 
+def _pixels(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels; give 64, 256, 1024, …")
+    return int(text)
+
+
 def _ingest(args: argparse.Namespace) -> Outcome:
-    from dalle2_train import storage
     from dalle2_train.config import to_dict
-    from dalle2_train.data.sources.ingest import ingest
+    from dalle2_train.data.sources.ingest import check_ingest, ingest
 
     if args.dry_run:
-        storage.check_writable(args.to)
-        return would({"source": args.source, "to": args.to}, f"make shards of {args.source} in {args.to}")
-    result = ingest(args.source, args.to)
+        is_there = check_ingest(args.source, args.to, image_size=args.image_size)
+        what = f"find all shards of {args.source} in" if is_there else f"make shards of {args.source} in"
+        return would({"source": args.source, "to": args.to, "is_there": is_there}, f"{what} {args.to}")
+    result = ingest(args.source, args.to, image_size=args.image_size)
     done = "were there already" if result.skipped else "written"
     text = f"{result.uri}: {result.num_samples} samples in {result.num_shards} shards {done}; {_splits(result.splits)}"
-    return Outcome(to_dict(result), text)
+    lines = [f"{count:>12,}  {status}" for status, count in result.statuses.items()]
+    return Outcome(to_dict(result), "\n".join([*lines, text]))
 
 
 def _index(args: argparse.Namespace) -> Outcome:

@@ -20,7 +20,7 @@ from dalle2_train.data.manifest import Shard, ShardManifest
 from dalle2_train.data.progress import Progress, on_stderr
 from dalle2_train.errors import InputError
 
-_UNDER_WAY = "_ingest.json"
+_UNDER_WAY = "_ingest"  # a folder: img2dataset takes every .json beside its shards for statistics of its own
 
 
 class Record(NamedTuple):
@@ -35,22 +35,49 @@ class Record(NamedTuple):
 
 
 def finished(to: str, source: dict[str, Any]) -> ShardManifest | None:
-    """The manifest at `to` when it is whole and came from `source`; None when the place is free.
+    """The manifest at `to` when it is whole and came from `source`; None when the place is free, or under way.
 
     A place that holds something else: InputError.
     """
-    if manifests.has_manifest(to):
-        found = manifests.load(to)
-        if found.source != source:
-            raise InputError(f"{to}: holds shards of another source ({found.source}); give an empty folder")
+    found = manifests.load(to) if manifests.has_manifest(to) else None
+    if found is not None and found.source == source:
         return found
-    under_way = storage.join(to, _UNDER_WAY)
-    ours = storage.exists(under_way) and storage.read_json(under_way) == source
-    if not ours and storage.list_files(to, ".tar"):
+    under_way = storage.join(to, _UNDER_WAY, "source.json")
+    if storage.exists(under_way) and storage.read_json(under_way) == source:
+        return None
+    if found is not None:
+        raise InputError(
+            f"{to}: holds shards of another source: {in_words(found.source)}, not {in_words(source)}; "
+            "give an empty folder, or remove what is there"
+        )
+    if storage.list_files(to, ".tar"):
         raise InputError(
             f"{to}: already holds shards without a manifest; index them, or give an empty folder"
         )
     return None
+
+
+def begin(to: str, source: dict[str, Any]) -> None:
+    """Says at `to` whose shards are being written there."""
+    storage.publish_json(storage.join(to, _UNDER_WAY, "source.json"), source)
+
+
+def finish(manifest: ShardManifest, to: str) -> None:
+    """Publishes the manifest of shards that are all written."""
+    manifests.publish(manifest, to)
+    storage.remove(storage.join(to, _UNDER_WAY))
+
+
+def in_words(source: dict[str, Any]) -> str:
+    """Where shards came from, for people: two that differ differ in words."""
+    if not source:
+        return "shards that were not ingested here"
+    kind, about = source.get("kind", "shards"), {name: source[name] for name in source if name != "kind"}
+    told = ", ".join(f"{name} {str(about[name])[:60]}" for name in about if not isinstance(about[name], dict))
+    packages = ", ".join(
+        f"{k} {v}" for found in about.values() if isinstance(found, dict) for k, v in found.items()
+    )
+    return f"{kind} ({'; '.join(part for part in (told, packages) if part)})"
 
 
 def write_shards(
@@ -71,12 +98,11 @@ def write_shards(
         shards = tuple(
             _stage(iter(records), folder, samples_per_shard, progress or on_stderr("ingest", "samples"))
         )
-        storage.publish_json(storage.join(to, _UNDER_WAY), source)
+        begin(to, source)
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             storage.publish_file(file, storage.join(to, file.relative_to(folder).as_posix()))
     manifest = ShardManifest(shards, source)
-    manifests.publish(manifest, to)
-    storage.remove(storage.join(to, _UNDER_WAY))
+    finish(manifest, to)
     return manifest
 
 

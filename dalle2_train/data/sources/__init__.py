@@ -1,1 +1,1 @@
-"""Where shards come from: emoji, a folder of pictures. Each source yields records, `ingest` writes them."""
+"""Where shards come from: emoji, a folder of pictures, a list of URLs. `ingest` makes shards of any of them."""

@@ -7,24 +7,24 @@ one caption is on one side only; of fewer than 20 captions none is held out.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from dalle2_train import storage
 from dalle2_train.data.decode import verify_image
 from dalle2_train.data.picture import BrokenImageError
 from dalle2_train.data.sources import splits
+from dalle2_train.data.sources.folder_captions import IMAGES, captions_file, from_listing, from_texts
 from dalle2_train.data.writer import Record
 from dalle2_train.errors import InputError
 
-_IMAGES = (".png", ".jpg", ".jpeg")
 _UNREAD = (".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic", ".svg")
 _FEWEST_TO_HOLD_OUT = 20
+_NUM_SHOWN = 20
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg"}
 
 
@@ -38,20 +38,24 @@ class Pair(NamedTuple):
 
 
 def pairs(folder: str) -> list[Pair]:
-    """Every picture with its caption, sorted by name. A picture or a caption that stands alone: InputError."""
+    """Every picture with its caption, sorted by name. What stands alone or is broken: InputError that names it all."""
     root = storage.local_path(folder)
     if root is None or not root.is_dir():
         raise InputError(f"folder:{folder}: no such local folder; give the path of a folder of pictures")
     files = sorted(path for path in root.rglob("*") if path.is_file() and not _hidden(path, root))
-    for path in files:
-        if path.suffix.lower() in _UNREAD:
-            raise InputError(f"{path}: only PNG and JPEG pictures are read; convert or remove it")
-    images = [path for path in files if path.suffix.lower() in _IMAGES]
-    listing = _captions_file(files, root)
-    captions = _from_listing(listing, root) if listing else _from_texts(files, images)
+    images = [path for path in files if path.suffix.lower() in IMAGES]
+    listing = captions_file(files, root)
+    problems = [
+        f"{path}: only PNG and JPEG pictures are read; convert or remove it"
+        for path in files
+        if path.suffix.lower() in _UNREAD
+    ]
+    captions = from_listing(listing, root, problems) if listing else from_texts(files, images, problems)
     for path in images:
         if not captions.get(path, ("", ""))[0]:
-            raise InputError(f"{path}: has no caption; write one, or remove the picture")
+            problems.append(f"{path}: has no caption; write one, or remove the picture")
+    if problems:  # their mender wants to know of the others too
+        refuse(problems + _broken(images))
     if not images:
         raise InputError(f"{root}: holds no PNG or JPEG pictures; give a folder of pictures with captions")
     held_out = set() if any(split for _, split in captions.values()) else _held_out(captions.values())
@@ -59,6 +63,11 @@ def pairs(folder: str) -> list[Pair]:
         Pair(path, path.relative_to(root).as_posix(), caption, split or _split(caption, held_out))
         for path, (caption, split) in ((path, captions[path]) for path in images)
     ]
+
+
+def check(found: list[Pair]) -> None:
+    """Decodes every picture. Broken ones: InputError that names them all."""
+    refuse(_broken([pair.path for pair in found]))
 
 
 def source(found: list[Pair]) -> dict[str, Any]:
@@ -71,13 +80,12 @@ def source(found: list[Pair]) -> dict[str, Any]:
 
 
 def records(found: list[Pair]) -> Iterator[Record]:
-    """The pictures as they are. One that cannot be decoded: InputError that names its file."""
+    """The pictures as they are. Broken ones: InputError in the end that names them all."""
+    problems: list[str] = []
     for pair in found:
-        data = pair.path.read_bytes()
-        try:
-            image = verify_image(data, tuple(_EXTENSIONS))
-        except BrokenImageError as error:
-            raise InputError(f"{pair.path}: broken picture: {error}; repair or remove it") from error
+        image = _verified(pair.path, problems)
+        if image is None or problems:
+            continue
         fields = {
             "url": pair.name,
             "source": "folder",
@@ -85,7 +93,31 @@ def records(found: list[Pair]) -> Iterator[Record]:
             "original_width": image.width,
             "original_height": image.height,
         }
+        data = pair.path.read_bytes()
         yield Record(data, _EXTENSIONS[image.format or ""], pair.caption, fields, image.width, image.height)
+    refuse(problems)
+
+
+def refuse(problems: list[str]) -> None:
+    """InputError that names the first twenty of the problems, if there are any."""
+    if problems:
+        more = [f"… and {len(problems) - _NUM_SHOWN} more"] if len(problems) > _NUM_SHOWN else []
+        raise InputError("\n".join([*problems[:_NUM_SHOWN], *more]))
+
+
+def _broken(images: list[Path]) -> list[str]:
+    problems: list[str] = []
+    for path in images:
+        _verified(path, problems)
+    return problems
+
+
+def _verified(path: Path, problems: list[str]) -> Image.Image | None:
+    try:
+        return verify_image(path.read_bytes(), tuple(_EXTENSIONS))
+    except (BrokenImageError, OSError) as error:
+        problems.append(f"{path}: broken picture: {error}; repair or remove it")
+        return None
 
 
 def _held_out(captions: Iterable[tuple[str, str]]) -> set[str]:
@@ -105,70 +137,3 @@ def _split(caption: str, held_out: set[str]) -> str:
 
 def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
-
-
-def _captions_file(files: list[Path], root: Path) -> Path | None:
-    listings = [path for path in files if path.suffix.lower() in (".csv", ".jsonl") and path.parent == root]
-    if len(listings) > 1:
-        raise InputError(f"{listings[1]}: a second captions file beside {listings[0].name}; keep one of them")
-    texts = [path for path in files if path.suffix.lower() == ".txt"]
-    if listings and texts:
-        raise InputError(f"{texts[0]}: a caption beside the captions file {listings[0].name}; keep one kind")
-    return listings[0] if listings else None
-
-
-def _from_texts(files: list[Path], images: list[Path]) -> dict[Path, tuple[str, str]]:
-    """Picture → (caption, no split)."""
-    texts = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".txt"}
-    stems = {path.with_suffix("") for path in images}
-    for stem, path in texts.items():
-        if stem not in stems:
-            raise InputError(
-                f"{path}: a caption without its picture; add {stem.name}.png or .jpg, or remove it"
-            )
-    found = ((path, texts.get(path.with_suffix(""))) for path in images)
-    return {path: (_text(text), "") for path, text in found if text is not None}
-
-
-def _from_listing(listing: Path, root: Path) -> dict[Path, tuple[str, str]]:
-    """Picture → (caption, split or "")."""
-    found: dict[Path, tuple[str, str]] = {}
-    for number, row in _rows(listing):
-        name, caption = row.get("file"), row.get("caption")
-        where = f"{listing}, line {number}"
-        if not isinstance(name, str) or not isinstance(caption, str) or not name:
-            raise InputError(f"{where}: needs the columns file and caption, both texts")
-        path = root / name
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise InputError(f"{where}: {name} lies outside {root}; name files relative to the folder")
-        if not path.is_file() or path.suffix.lower() not in _IMAGES:
-            raise InputError(f"{where}: a caption without its picture: no PNG or JPEG file {path}")
-        if path in found:
-            raise InputError(f"{where}: a second caption for {name}; keep one")
-        found[path] = (caption.strip(), str(row.get("split") or ""))
-    return found
-
-
-def _rows(listing: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    text = _text(listing)
-    if listing.suffix.lower() == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        for row in reader:
-            yield reader.line_num, row
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except ValueError as error:
-            raise InputError(f"{listing}, line {number}: not JSON ({error})") from error
-        if row is not None and not isinstance(row, dict):
-            raise InputError(f"{listing}, line {number}: not a JSON object with file and caption")
-        if row is not None:
-            yield number, row
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error

@@ -1,15 +1,20 @@
-"""SOURCE → shards: `emoji`, `emoji:quick` or `folder:PATH`."""
+"""SOURCE → shards: `emoji`, `emoji:quick`, `folder:PATH` or `parquet:URI`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
 from dalle2_train import storage
 from dalle2_train.data.manifest import ShardManifest
 from dalle2_train.data.progress import Progress
-from dalle2_train.data.sources import emoji, folder
+from dalle2_train.data.sources import emoji, folder, parquet
 from dalle2_train.data.writer import finished, write_shards
 from dalle2_train.errors import InputError
+
+KINDS = "emoji, emoji:quick, folder:PATH or parquet:URI"
 
 
 @dataclass(frozen=True)
@@ -21,39 +26,91 @@ class IngestResult:
     num_samples: int
     splits: dict[str, int]
     skipped: bool
+    statuses: dict[str, int] = field(default_factory=dict)
+    """Of a list of addresses: what became of each, in img2dataset's words → how many."""
 
 
-def ingest(source: str, to: str, progress: Progress | None = None) -> IngestResult:
+class _Source(NamedTuple):
+    """Something to be ingested that was looked at, but not yet read."""
+
+    identity: dict[str, Any]
+    write: Callable[[str, Progress | None], ShardManifest]
+    check: Callable[[], None]
+    """Reads it as far as that is possible without writing anything. Broken: InputError."""
+    statuses: Callable[[str], dict[str, int]] = lambda to: {}
+
+
+def ingest(
+    source: str, to: str, progress: Progress | None = None, *, image_size: int | None = None
+) -> IngestResult:
     """Makes shards of `source` in the folder `to`. An unknown source or broken input: InputError, nothing written.
 
+    image_size: pixels of the shorter side, to which pictures of a parquet: source are reduced (256).
     progress: hears of the samples done; by default stderr does.
     """
-    if source in ("emoji", "emoji:quick"):
-        return ingest_emoji(to, variant=source, progress=progress)
+    found = _open(source, image_size)
+    if (manifest := finished(to, found.identity)) is not None:
+        return _result(to, manifest, found, skipped=True)
+    storage.check_could_write(to)
+    return _result(to, found.write(to, progress), found)
+
+
+def check_ingest(source: str, to: str, *, image_size: int | None = None) -> bool:
+    """Would `ingest` do it? Reads the source and looks at the place, writes nothing. What is amiss: InputError.
+
+    Returns whether the shards are there already.
+    """
+    found = _open(source, image_size)
+    if finished(to, found.identity) is not None:
+        return True
+    found.check()
+    storage.check_could_write(to)
+    return False
+
+
+def _open(source: str, image_size: int | None) -> _Source:
     kind, _, path = source.partition(":")
+    if kind == "parquet" and path:
+        return _parquet(path, image_size)
+    if image_size is not None:
+        raise InputError(f"--image-size {image_size} is for parquet: sources; {source} is taken as it is")
+    if source in ("emoji", "emoji:quick"):
+        return _Source(emoji.source(source), partial(_write_emoji, source), lambda: _check_emoji(source))
     if kind == "folder" and path:
-        return ingest_folder(path, to, progress=progress)
-    raise InputError(f"source {source!r} is not known; give emoji, emoji:quick or folder:PATH")
+        return _folder(path)
+    raise InputError(f"source {source!r} is not known; give {KINDS}")
 
 
-def ingest_emoji(to: str, *, variant: str = "emoji", progress: Progress | None = None) -> IngestResult:
-    """The emoji set; `variant` is "emoji" (7,906 pictures) or "emoji:quick"."""
-    identity = emoji.source(variant)
-    if (found := finished(to, identity)) is not None:
-        return _result(to, found, skipped=True)
-    storage.check_writable(to)
-    return _result(to, write_shards(emoji.records(variant), to, identity, progress=progress))
+def _write_emoji(variant: str, to: str, progress: Progress | None) -> ShardManifest:
+    return write_shards(emoji.records(variant), to, emoji.source(variant), progress=progress)
 
 
-def ingest_folder(path: str, to: str, *, progress: Progress | None = None) -> IngestResult:
-    """The pictures and captions of a folder; see `folder`."""
+def _check_emoji(variant: str) -> None:
+    next(emoji.records(variant))
+
+
+def _folder(path: str) -> _Source:
     pairs = folder.pairs(path)
     identity = folder.source(pairs)
-    if (found := finished(to, identity)) is not None:
-        return _result(to, found, skipped=True)
-    storage.check_writable(to)
-    return _result(to, write_shards(folder.records(pairs), to, identity, progress=progress))
+
+    def write(to: str, progress: Progress | None) -> ShardManifest:
+        return write_shards(folder.records(pairs), to, identity, progress=progress)
+
+    return _Source(identity, write, lambda: folder.check(pairs))
 
 
-def _result(to: str, manifest: ShardManifest, skipped: bool = False) -> IngestResult:
-    return IngestResult(to, len(manifest.shards), manifest.num_samples, manifest.count(), skipped)
+def _parquet(uri: str, image_size: int | None) -> _Source:
+    listed = parquet.open_list(uri)
+    identity = parquet.source(listed, image_size or parquet.IMAGE_SIZE)
+    return _Source(
+        identity,
+        lambda to, progress: parquet.write(listed, to, identity, progress),
+        lambda: parquet.check(listed),
+        parquet.statuses,
+    )
+
+
+def _result(to: str, manifest: ShardManifest, source: _Source, skipped: bool = False) -> IngestResult:
+    return IngestResult(
+        to, len(manifest.shards), manifest.num_samples, manifest.count(), skipped, source.statuses(to)
+    )

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dalle2_train.data.doctor import check
-from dalle2_train.data.sources.ingest import ingest
+from dalle2_train.data.sources.ingest import check_ingest, ingest
 from dalle2_train.errors import InputError
 
 
@@ -243,3 +243,58 @@ def test_a_tenth_is_held_out_by_caption(tmp_path: Path):
 
 def test_of_a_few_pictures_none_is_held_out(folder: Path, tmp_path: Path):
     assert ingest(f"folder:{folder}", str(tmp_path / "shards")).splits == {"train": 12}
+
+
+def test_all_that_is_amiss_is_told_at_once(folder: Path, tmp_path: Path):
+    named = [no_caption(folder), cut_image(folder), not_an_image(folder), "008.txt"]
+    (folder / "008.png").unlink()
+    named += [other_format(folder)]
+    with pytest.raises(InputError) as error:
+        ingest(f"folder:{folder}", str(tmp_path / "shards"))
+    assert all(name in str(error.value) for name in named)
+
+
+def test_broken_pictures_are_told_at_once_up_to_twenty(tmp_path: Path):
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for i in range(30):
+        (root / f"{i:02d}.png").write_bytes(b"no picture")
+        (root / f"{i:02d}.txt").write_text("a caption")
+    Image.new("RGB", (8, 8)).save(root / "00.png")
+    for attempt in (ingest, check_ingest):
+        with pytest.raises(InputError) as error:
+            attempt(f"folder:{root}", str(tmp_path / "shards"))
+        lines = str(error.value).splitlines()
+        assert [line.split("/")[-1].split(":")[0] for line in lines[:20]] == [
+            f"{i:02d}.png" for i in range(1, 21)
+        ]
+        assert lines[20:] == ["… and 9 more"]
+    assert not (tmp_path / "shards").exists()
+
+
+def test_another_source_is_told_in_words(folder: Path, tmp_path: Path):
+    ingest(f"folder:{folder}", str(tmp_path / "shards"))
+    (folder / "001.txt").write_text("something else")
+    for attempt in (ingest, check_ingest):
+        with pytest.raises(InputError) as error:
+            attempt(f"folder:{folder}", str(tmp_path / "shards"))
+        assert "another source: folder (pairs 12, sha256 " in str(error.value)
+        assert "{" not in str(error.value)
+
+
+def test_a_dry_run_writes_nothing(folder: Path, tmp_path: Path):
+    to = tmp_path / "deep" / "shards"
+    assert not check_ingest(f"folder:{folder}", str(to))
+    assert not to.parent.exists()
+    ingest(f"folder:{folder}", str(to))
+    before = {path: path.stat().st_mtime_ns for path in to.rglob("*")}
+    assert check_ingest(f"folder:{folder}", str(to))
+    assert {path: path.stat().st_mtime_ns for path in to.rglob("*")} == before
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(InputError, match="file/shards"):
+        check_ingest(f"folder:{folder}", str(tmp_path / "file" / "shards"))
+
+
+def test_a_size_is_not_ignored(folder: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="--image-size 64"):
+        ingest(f"folder:{folder}", str(tmp_path / "shards"), image_size=64)
