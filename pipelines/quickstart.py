@@ -212,7 +212,8 @@ def _tracking(flow: Workflow) -> str:
 
 
 def _embed(shards: str, to: str, clip: str, tell: Tell) -> Made:
-    embed(shards, to, clip, progress=tell)
+    # A few thousand samples: their text's states are sooner read than computed at every step.
+    embed(shards, to, clip, dtype="fp32", text_encodings=True, progress=tell)
     return Made(to)
 
 

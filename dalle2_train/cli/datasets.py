@@ -6,6 +6,7 @@ from typing import Any
 from dalle2_train.cli.manners import MODEL_HELP, Outcome, add_command, resolve_model, would
 
 SHARDS_HELP = "shards: a folder, one .tar, or a pattern such as 's3://bucket/set/{00000..00099}.tar'"
+_WORKERS_HELP = "Ray actors that take a shard each; 0 (the default): this machine alone, without Ray"
 
 
 def add_commands(commands: Any) -> None:
@@ -25,28 +26,47 @@ def add_commands(commands: Any) -> None:
     index = add_command(
         steps, "index", _index, "write the manifest: every shard's size, digest, samples and splits"
     )
-    index.add_argument("uri", metavar="URI", help=SHARDS_HELP)
+    index.add_argument("uri", metavar="URI", help=f"{SHARDS_HELP}; embeddings with --clip")
     index.add_argument(
         "--to",
         metavar="FOLDER",
         help="where the manifest goes when not beside the shards; it then is the data",
     )
+    index.add_argument(
+        "--clip", metavar="MODEL", help="take up embeddings that another program made with this CLIP"
+    )
+    index.add_argument("--tracking", metavar="URI", help="where models:/NAME@ALIAS is looked up")
+    index.add_argument("--workers", type=int, default=0, metavar="N", help=_WORKERS_HELP)
 
     check = add_command(
         steps, "check", _check, "find every fault by shard, key and kind (exit code 3 when there are some)"
     )
     check.add_argument("uri", metavar="URI", help=SHARDS_HELP)
 
-    embed = add_command(
-        steps, "embed", _embed, "CLIP embeddings of every sample, in shards of the same names"
-    )
+    embed = add_command(steps, "embed", _embed, "CLIP embeddings of every sample, a file of rows a shard")
     embed.add_argument("uri", metavar="URI", help=SHARDS_HELP)
     embed.add_argument("--clip", required=True, metavar="MODEL", help=MODEL_HELP)
-    embed.add_argument("--to", required=True, metavar="URI", help="folder for the embedded shards")
+    embed.add_argument(
+        "--to", required=True, metavar="URI", help="folder for the embeddings; may be the shards'"
+    )
     embed.add_argument("--tracking", metavar="URI", help="where models:/NAME@ALIAS is looked up")
     embed.add_argument(
-        "--no-text-encodings", action="store_true", help="leave out the tokens' states (smaller shards)"
+        "--dtype", default="fp16", choices=("fp16", "bf16", "fp32"), help="default: %(default)s"
     )
+    embed.add_argument(
+        "--text-encodings",
+        action="store_true",
+        help="keep the tokens' states too, which training else computes anew",
+    )
+    embed.add_argument("--batch-size", type=int, default=64, metavar="N", help="samples encoded at once")
+    embed.add_argument(
+        "--max-faulty",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of samples; more end it (default: %(default)s)",
+    )
+    embed.add_argument("--workers", type=int, default=0, metavar="N", help=_WORKERS_HELP)
 
 
 def _pixels(text: str) -> int:
@@ -74,11 +94,14 @@ def _index(args: argparse.Namespace) -> Outcome:
     from dalle2_train.data.index import index
     from dalle2_train.data.locate import shard_uris
     from dalle2_train.data.manifest import shards_of
+    from dalle2_train.launch.shard_map import shard_map
 
+    if args.clip is not None:
+        return _index_embeddings(args)
     if args.dry_run:
         shards = len(shard_uris(shards_of(args.uri)))
         return would({"uri": args.uri, "num_shards": shards}, f"index {shards} shards in {args.uri}")
-    manifest = index(args.uri, args.to)
+    manifest = index(args.uri, args.to, map_shards=shard_map(args.workers) if args.workers else None)
     found = {
         "num_shards": len(manifest.shards),
         "num_samples": manifest.num_samples,
@@ -86,6 +109,24 @@ def _index(args: argparse.Namespace) -> Outcome:
     }
     text = f"{args.uri}: {found['num_samples']} samples in {found['num_shards']} shards; {_splits(manifest.count())}"
     return Outcome({"uri": args.uri, "digest": manifest.digest, **found}, text)
+
+
+def _index_embeddings(args: argparse.Namespace) -> Outcome:
+    from dalle2_train.errors import InputError
+    from dalle2_train.launch.embed import index_foreign
+
+    if args.workers or args.to:
+        raise InputError("--workers and --to are for shards; leave them out with --clip")
+    if args.dry_run:
+        return would({"uri": args.uri, "clip": args.clip}, f"read the embeddings in {args.uri}")
+    manifest = index_foreign(args.uri, resolve_model(args.clip, args.tracking))
+    norm = manifest.info.norm
+    data = {"uri": args.uri, "digest": manifest.digest, "num_samples": manifest.num_samples,
+            "num_parts": len(manifest.parts), "splits": manifest.count(), "norm": norm}  # fmt: skip
+    text = (
+        f"{args.uri}: {manifest.num_samples} embeddings in {len(manifest.parts)} parts, of length {norm:.3g}"
+    )
+    return Outcome(data, text)
 
 
 def _check(args: argparse.Namespace) -> Outcome:
@@ -117,9 +158,25 @@ def _embed(args: argparse.Namespace) -> Outcome:
         storage.check_writable(args.to)
         data = {"uri": args.uri, "to": args.to, "num_samples": samples, "clip_fingerprint": fingerprint}
         return would(data, f"embed {samples} samples of {args.uri} into {args.to}")
-    manifest = embed(args.uri, args.to, clip, text_encodings=not args.no_text_encodings)
-    data = {"to": args.to, "num_samples": manifest.num_samples, "digest": manifest.digest}
-    return Outcome(data, f"{args.to}: embeddings of {manifest.num_samples} samples")
+    manifest = embed(
+        args.uri,
+        args.to,
+        clip,
+        dtype=args.dtype,
+        text_encodings=args.text_encodings,
+        batch_size=args.batch_size,
+        max_faulty=args.max_faulty,
+        workers=args.workers,
+    )
+    faulty = sum(part.num_faulty for part in manifest.parts)
+    data = {
+        "to": args.to,
+        "num_samples": manifest.num_samples,
+        "num_faulty": faulty,
+        "digest": manifest.digest,
+    }
+    left_out = f", {faulty} samples left out (see faults/ there)" if faulty else ""
+    return Outcome(data, f"{args.to}: embeddings of {manifest.num_samples} samples{left_out}")
 
 
 def _splits(counts: dict[str, int]) -> str:

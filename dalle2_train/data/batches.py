@@ -25,7 +25,7 @@ class ClipBatch(NamedTuple):
 
 
 class PriorBatch(NamedTuple):
-    """For the prior: embeddings alone."""
+    """For the prior: embeddings alone, those of the text among them."""
 
     index: Tensor  # (B,) int64
     image_embed: Tensor  # (B, E) float32
@@ -34,14 +34,33 @@ class PriorBatch(NamedTuple):
     text_mask: Tensor  # (B, L) bool
 
 
+class PriorTokenBatch(NamedTuple):
+    """For the prior, where no text encodings are stored: the frozen CLIP makes them of the tokens."""
+
+    index: Tensor  # (B,) int64
+    image_embed: Tensor  # (B, E) float32
+    token_ids: Tensor  # (B, L) int64
+    text_mask: Tensor  # (B, L) bool
+
+
 class DecoderBatch(NamedTuple):
-    """For the decoder: pictures and embeddings."""
+    """For the decoder: pictures and embeddings, those of the text among them."""
 
     index: Tensor  # (B,) int64
     image: Tensor  # (B, 3, H, W) uint8
     image_embed: Tensor  # (B, E) float32
     text_embed: Tensor  # (B, E) float32
     text_encodings: Tensor  # (B, L, E) float32
+    text_mask: Tensor  # (B, L) bool
+
+
+class DecoderTokenBatch(NamedTuple):
+    """For the decoder, where no text encodings are stored: the frozen CLIP makes them of the tokens."""
+
+    index: Tensor  # (B,) int64
+    image: Tensor  # (B, 3, H, W) uint8
+    image_embed: Tensor  # (B, E) float32
+    token_ids: Tensor  # (B, L) int64
     text_mask: Tensor  # (B, L) bool
 
 
@@ -52,8 +71,15 @@ class UpsamplerBatch(NamedTuple):
     image: Tensor  # (B, 3, H, W) uint8
 
 
-Batch = ClipBatch | PriorBatch | DecoderBatch | UpsamplerBatch
-BatchType = type[ClipBatch] | type[PriorBatch] | type[DecoderBatch] | type[UpsamplerBatch]
+Batch = ClipBatch | PriorBatch | PriorTokenBatch | DecoderBatch | DecoderTokenBatch | UpsamplerBatch
+BatchType = (
+    type[ClipBatch]
+    | type[PriorBatch]
+    | type[PriorTokenBatch]
+    | type[DecoderBatch]
+    | type[DecoderTokenBatch]
+    | type[UpsamplerBatch]
+)
 
 
 def collate(batch_type: BatchType, index: list[int], samples: list[Decoded]) -> Batch:
@@ -67,11 +93,9 @@ def collate(batch_type: BatchType, index: list[int], samples: list[Decoded]) -> 
         assert len(tokens) == len(samples), "the stream tokenises before it collates"
         columns["token_ids"] = torch.stack([ids for ids, _ in tokens])
         columns["text_mask"] = torch.stack([mask for _, mask in tokens])
-    if "image_embed" in batch_type._fields:
-        for name in ("image_embed", "text_embed", "text_encodings"):
-            stacked = np.stack([_there(getattr(sample, name)) for sample in samples])
-            columns[name] = torch.from_numpy(stacked.astype(np.float32, copy=False))
-        columns["text_mask"] = torch.from_numpy(np.stack([_there(sample.text_mask) for sample in samples]))
+    for name in ("image_embed", "text_embed", "text_encodings", "text_mask"):
+        if name in batch_type._fields and name not in columns:
+            columns[name] = torch.from_numpy(np.stack([_there(getattr(sample, name)) for sample in samples]))
     return batch_type(**columns)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dalle2_train.data.decoded import Decoded
-from dalle2_train.data.embedded import add_vectors
+from dalle2_train.data.embeddings.source import add_vectors
 from dalle2_train.data.faults import damage_is
 from dalle2_train.data.members import image_bytes
 from dalle2_train.data.reader import RawSample
@@ -43,6 +43,8 @@ class DecodeSample:
     embeddings: bool
     """Whether the vectors of an embedded set are wanted."""
     transforms: Transforms = Transforms()
+    captions: bool = True
+    """False where nothing reads them, so that embeddings need none."""
 
     @property
     def draws(self) -> bool:
@@ -54,8 +56,8 @@ class DecodeSample:
             data = image_bytes(raw)
             with damage_is("broken_image"):
                 picture = self.transforms.picture(data, self.image_size, key)
-        found = Decoded(raw["__key__"], self.transforms.caption(raw, key), picture)
+        text = self.transforms.caption(raw, key) if self.captions else ""
+        found = Decoded(raw["__key__"], text, picture)
         if self.embeddings:
-            with damage_is("broken_embedding"):
-                add_vectors(found, raw)
+            add_vectors(found, raw)
         return found

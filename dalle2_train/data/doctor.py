@@ -14,6 +14,9 @@ from typing import NamedTuple
 from dalle2_train import storage
 from dalle2_train.data import manifest as manifests
 from dalle2_train.data import tarscan
+from dalle2_train.data.embeddings import layout
+from dalle2_train.data.embeddings.check import check_embeddings
+from dalle2_train.data.embeddings.sets import open_embeddings
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.locate import home_of, listing, relative_to
 from dalle2_train.data.manifest import Shard, ShardManifest, ShardSet
@@ -46,7 +49,6 @@ class Task(NamedTuple):
     tar: str
     home: str
     shard: Shard | None
-    embedded: bool
 
 
 class ShardReport(NamedTuple):
@@ -61,7 +63,7 @@ MapShards = Callable[[Callable[[Task], ShardReport], list[Task]], Iterable[Shard
 
 
 def check(uri: str, *, progress: Progress | None = None, map_shards: MapShards = map) -> CheckReport:
-    """Reads every byte of the set at `uri`. A place without any shards: InputError.
+    """Reads every byte of the set at `uri`, shards and embeddings. A place without either: InputError.
 
     progress: hears of the shards done; by default stderr does.
     """
@@ -69,16 +71,15 @@ def check(uri: str, *, progress: Progress | None = None, map_shards: MapShards =
     listed = manifests.has_manifest(home)
     manifest = manifests.load(home) if listed else ShardManifest(())
     if not tars and not manifest.shards:
-        raise InputError(f"{uri}: holds no .tar shards; give a folder of shards")
+        return _check_embeddings(uri)
     expected = {shard.path: shard for shard in manifest.shards}
     there = {relative_to(home, tar): tar for tar, found in tars.items() if found is not None}
-    embedded = manifest.embeddings is not None
     faults = [
         Fault(path.rsplit("/", 1)[-1], None, "missing") for path in _missing(home, tars, there, expected)
     ]
     if listed:
         faults += [Fault(_name(path), None, "unlisted") for path in there if path not in expected]
-    tasks = [Task(tar, home, expected.get(path), embedded) for path, tar in there.items()]
+    tasks = [Task(tar, home, expected.get(path)) for path, tar in there.items()]
     progress = progress or on_stderr("check", "shards")
     num_samples = 0
     with repeats() as seen:
@@ -87,7 +88,18 @@ def check(uri: str, *, progress: Progress | None = None, map_shards: MapShards =
             faults += [Fault(_name(task.tar), key, "duplicate") for key in seen.among(report.keys)]
             num_samples += len(report.keys)
             progress(done, len(tasks))
+    if layout.has_embeddings(home):
+        faults += check_embeddings(open_embeddings(uri))
     return CheckReport(storage.absolute(uri), len(tasks), num_samples, listed, tuple(dict.fromkeys(faults)))
+
+
+def _check_embeddings(uri: str) -> CheckReport:
+    """Of embeddings without shards; a set that has neither is refused."""
+    if not layout.has_embeddings(home_of(uri)):
+        raise InputError(f"{uri}: holds no .tar shards; give a folder of shards, or of embeddings")
+    found = open_embeddings(uri)
+    faults = tuple(check_embeddings(found))
+    return CheckReport(storage.absolute(uri), len(found), found.embeddings.num_samples, True, faults)
 
 
 def check_shard(task: Task) -> ShardReport:
@@ -102,7 +114,7 @@ def check_shard(task: Task) -> ShardReport:
             *_tar_faults(name, path, found.problem_of(promise.num_samples), task.shard),
             *_promise_faults(name, promise, found),
             *_index_faults(name, found, index),
-            *sample_faults(name, path, found.samples, index, task.embedded),
+            *sample_faults(name, path, found.samples, index),
         ]
     return ShardReport(tuple(faults), tuple(sample.key for sample in found.samples))
 

@@ -213,7 +213,7 @@ def _kept(place: str) -> Shard | None:
 
 
 def _earlier(home: str) -> ShardManifest:
-    """What an earlier manifest knows beside the shards: where they came from, and the CLIP that embedded them."""
+    """What an earlier manifest knows beside the shards: where they came from."""
     place = storage.join(home, MANIFEST)
     if not storage.exists(place):
         return ShardManifest(())

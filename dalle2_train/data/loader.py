@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dalle2_train.data.decode_sample import Decode
 from dalle2_train.data.decoded import Decoded
+from dalle2_train.data.embeddings.source import EmbeddingSource
 from dalle2_train.data.faults import DamagedError, Fault
 from dalle2_train.data.reader import RawSample, Reader
 from dalle2_train.data.selection import Place
@@ -29,7 +30,7 @@ class Loader:
 
     decode: Decode
     pictures: Reader | None
-    vectors: Reader | None = None
+    vectors: EmbeddingSource | None = None
 
     def __call__(self, wanted: Sequence[Wanted]) -> list[Decoded | Fault]:
         """The samples, in that order; of a damaged one its fault. Unreachable storage: OSError."""

@@ -61,29 +61,11 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class EmbeddingInfo:
-    """What an embedded set says about its vectors; `mean` and `std` (E,) are those of the train split's images."""
-
-    clip_uri: str
-    clip_fingerprint: str
-    embed_dim: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    norm: float
-    dtype: str
-    text_encodings: bool
-    source: dict[str, str]
-    covariance_sha256: str | None = None
-    """Of covariance.npy beside the manifest, (E, E) of the train split's images; None: embedded without it."""
-
-
-@dataclass(frozen=True)
 class ShardManifest:
-    """All shards of a set, where they came from, and, for an embedded set, by which CLIP."""
+    """All shards of a set, and where they came from."""
 
     shards: tuple[Shard, ...]
     source: dict[str, Any] = field(default_factory=dict)
-    embeddings: EmbeddingInfo | None = None
     version: int = FORMAT_VERSION
 
     @property
@@ -176,12 +158,10 @@ def load(home: str) -> ShardManifest:
         raise InputError(f"{place}: is of version {version}, this program's is {FORMAT_VERSION}; {remedy}")
     try:
         shards = tuple(Shard(**entry) for entry in found["shards"])
-        embeddings = found.get("embeddings")
-        info = EmbeddingInfo(**_tuples(embeddings)) if embeddings else None
-        return ShardManifest(shards, found.get("source", {}), info, found["version"])
+        return ShardManifest(shards, found.get("source", {}), found["version"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
-            f"{place}: not a shard manifest ({error}); restore it, or remove it and ingest, embed or index again"
+            f"{place}: not a shard manifest ({error}); restore it, or remove it and ingest or index again"
         ) from error
 
 
@@ -200,7 +180,3 @@ def shards_of(uri: str) -> str:
 def _version(found: Any) -> int | None:
     version = found.get("version") if isinstance(found, dict) else None
     return version if isinstance(version, int) else None
-
-
-def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}

@@ -6,18 +6,19 @@ import hashlib
 from collections.abc import Sequence
 
 from dalle2_train import seeding
-from dalle2_train.data import embedded
 from dalle2_train.data.batches import BatchType
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.decode_sample import DecodeSample
-from dalle2_train.data.index import open_set
+from dalle2_train.data.embeddings.joined import join_embeddings
+from dalle2_train.data.embeddings.sets import EmbeddingSet, open_data
 from dalle2_train.data.loader import Loader
 from dalle2_train.data.manifest import ShardSet
 from dalle2_train.data.mixture import Mixture, SourceConfig
 from dalle2_train.data.order import Order
 from dalle2_train.data.reader import Reader
-from dalle2_train.data.selection import select
+from dalle2_train.data.selection import Selection, select
 from dalle2_train.data.source import SampleCache, Source
+from dalle2_train.data.transforms import Transforms
 from dalle2_train.errors import InputError
 
 
@@ -32,12 +33,15 @@ def open_sources(
     cache = SampleCache(config.cache_megabytes << 20)
     found = []
     for number, source in enumerate(mixture.sources):
-        shards = open_set(source.uri)
-        loader = _loader(shards, source, config, batch_type, source.embeddings or embeddings)
+        shards = open_data(source.uri)
+        _check_pictures(source, shards, batch_type)
         try:
             selection = select(shards, config.split, config.filters)
         except InputError as error:
             raise InputError(f"{source.uri}: {error}") from error
+        selection, loader = _loader(
+            shards, selection, config, batch_type, source.embeddings or embeddings or source.uri
+        )
         order = Order(
             len(selection), config.num_lanes, config.block_size, _seed(seed, source.name), config.shuffle
         )
@@ -60,14 +64,33 @@ def _seed(seed: int, name: str) -> int:
     return seeding.key(seed, f"source {name}") if name else seed
 
 
-def _loader(
-    shards: ShardSet, source: SourceConfig, config: DataConfig, batch_type: BatchType, embeddings: str | None
-) -> Loader:
-    with_pictures, with_vectors = ("image" in batch_type._fields, "image_embed" in batch_type._fields)
-    if with_pictures and shards.manifest.embeddings is not None:
+def _check_pictures(source: SourceConfig, shards: ShardSet, batch_type: BatchType) -> None:
+    if "image" in batch_type._fields and isinstance(shards, EmbeddingSet):
         raise InputError(
             f"{source.uri} holds embeddings and no pictures; give the shards with the pictures as the data"
         )
-    vectors = embedded.joined_reader(shards, embeddings or source.uri) if with_vectors else None
-    decode = DecodeSample(config.image_size if with_pictures else None, with_vectors, config.transforms)
-    return Loader(decode, Reader(shards) if with_pictures else None, vectors)
+
+
+def _loader(
+    shards: ShardSet, selection: Selection, config: DataConfig, batch_type: BatchType, embeddings: str
+) -> tuple[Selection, Loader]:
+    """(those of the selected samples that there is everything of, how they are loaded)."""
+    fields = batch_type._fields
+    pictures = Reader(shards) if "image" in fields else None
+    image_size = config.image_size if pictures is not None else None
+    if "image_embed" not in fields:
+        return selection, Loader(DecodeSample(image_size, False, config.transforms), pictures)
+    captions = "token_ids" in fields
+    if config.captions != "txt" and (pictures is None or not captions):
+        raise InputError(f"data.captions is {config.captions!r}, but the embeddings' text is that of txt; set it to "
+                         "txt, or give shards, and embeddings without text encodings")  # fmt: skip
+    selection, vectors = join_embeddings(
+        shards,
+        selection,
+        embeddings,
+        text_encodings="text_encodings" in fields,
+        captions=captions and pictures is None,
+    )
+    transforms = config.transforms if pictures is not None else Transforms()
+    decode = DecodeSample(image_size, True, transforms, captions or pictures is not None)
+    return selection, Loader(decode, pictures, vectors)

@@ -1,4 +1,4 @@
-"""What is wrong with the samples of one shard: their names, texts, pictures and vectors."""
+"""What is wrong with the samples of one shard: their names, texts and pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from dalle2_train.data.decode import IMAGE_EXTENSIONS, verify_image
-from dalle2_train.data.embedded import IMAGE_EMBED, TEXT_EMBED, vector
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.shard_index import ShardIndex
 from dalle2_train.data.tarscan import Sample
@@ -16,9 +15,9 @@ from dalle2_train.data.texts import read_texts
 
 
 def sample_faults(
-    shard: str, tar: Path, samples: tuple[Sample, ...], index: ShardIndex | None, embedded: bool
+    shard: str, tar: Path, samples: tuple[Sample, ...], index: ShardIndex | None
 ) -> Iterator[Fault]:
-    """Of the samples in the local file `tar`; `embedded` when they have vectors for pictures."""
+    """Of the samples in the local file `tar`."""
     known = set(index.keys) if index else set()
     # A key may come twice: its place says which of the two it is.
     spans = set(zip(index.keys, index.offsets, index.lengths, index.crc32s, strict=True)) if index else set()
@@ -27,16 +26,16 @@ def sample_faults(
             span = (sample.key, sample.offset, sample.length, sample.crc32(stream))
             if sample.key in known and span not in spans:
                 yield Fault(shard, sample.key, "damaged")
-            for kind, reason in _kinds(stream, sample, embedded):
+            for kind, reason in _kinds(stream, sample):
                 yield Fault(shard, sample.key, kind, reason)
 
 
-def _kinds(stream: IO[bytes], sample: Sample, embedded: bool) -> Iterator[tuple[str, str]]:
+def _kinds(stream: IO[bytes], sample: Sample) -> Iterator[tuple[str, str]]:
     """(kind, reason) of what is wrong with one sample."""
     texts = read_texts(stream, sample)
     yield from ((kind, "") for kind in texts.faults)
     if sample.fault is None:
-        yield from _vector_kinds(stream, sample) if embedded else _image_kinds(stream, sample, texts.record)
+        yield from _image_kinds(stream, sample, texts.record)
 
 
 def _image_kinds(
@@ -54,15 +53,3 @@ def _image_kinds(
     # img2dataset's digest is of the file before it was resized; ours says the key of whose bytes it is.
     if record is not None and "split" in record and record.get("sha256") != sha256(image).hexdigest():
         yield "image_digest", ""
-
-
-def _vector_kinds(stream: IO[bytes], sample: Sample) -> Iterator[tuple[str, str]]:
-    for name in (IMAGE_EMBED, TEXT_EMBED):
-        data = sample.read(stream, name)
-        if data is None:
-            yield "no_embedding", f"it has no {name}"
-            continue
-        try:
-            vector({name: data}, name)
-        except ValueError as error:
-            yield "broken_embedding", f"{name}: {error}"

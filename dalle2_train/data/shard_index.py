@@ -50,8 +50,7 @@ SCORED = pa.schema(
 )
 SCHEMA = pa.unify_schemas([PLACES, KNOWN, SCORED])
 
-# The names that LAION's releases and img2dataset give to what KNOWN holds, the more telling first.
-_SPELLINGS = {
+SPELLINGS = {
     "width": ("original_width", "width", "WIDTH"),
     "height": ("original_height", "height", "HEIGHT"),
     "similarity": ("similarity", "SIMILARITY"),
@@ -63,6 +62,7 @@ _SPELLINGS = {
     "url": ("url", "URL"),
     "hash": ("sha256", "md5", "hash", "HASH", "phash"),
 }
+"""The names that LAION's releases and img2dataset give to what KNOWN holds, the more telling first."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def index_of(rows: Sequence[Mapping[str, Any]]) -> ShardIndex:
 def known(record: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
     """The columns of KNOWN that a sample's json and caption tell; what is no number where one belongs is null."""
     found: dict[str, Any] = {"caption_length": None if caption is None else len(caption)}
-    for name, spellings in _SPELLINGS.items():
+    for name, spellings in SPELLINGS.items():
         value = next((record[spelling] for spelling in spellings if record.get(spelling) is not None), None)
         found[name] = _as(KNOWN.field(name).type, value)
     return found

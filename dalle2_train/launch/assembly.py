@@ -14,12 +14,20 @@ from transformers import CLIPTokenizer
 from dalle2_train import seeding, storage
 from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest, model_digest, open_model
 from dalle2_train.config import to_dict
-from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
+from dalle2_train.data.batches import (
+    BatchType,
+    ClipBatch,
+    DecoderBatch,
+    DecoderTokenBatch,
+    PriorBatch,
+    PriorTokenBatch,
+    UpsamplerBatch,
+)
 from dalle2_train.data.config import DataConfig
-from dalle2_train.data.embedded import read_covariance
+from dalle2_train.data.embeddings.layout import EmbeddingInfo, EmbeddingManifest, read_covariance
+from dalle2_train.data.embeddings.sets import open_data
 from dalle2_train.data.handouts import Tokenize
-from dalle2_train.data.index import load_or_index
-from dalle2_train.data.manifest import EmbeddingInfo
+from dalle2_train.data.locate import home_of
 from dalle2_train.data.members import captions
 from dalle2_train.data.pipeline import pipeline
 from dalle2_train.data.stream import Stream
@@ -38,6 +46,7 @@ from dalle2_train.training.clip import ClipModelConfig, ClipModule
 from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, whiten_image_embed
 from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics, whiten_error
 from dalle2_train.training.protocols import Sampler
+from dalle2_train.training.texts import frozen_text_encoder
 from dalle2_train.training.upsampler import UpsamplerModelConfig, UpsamplerModule
 
 # A vocabulary of a few thousand pairs is settled long before.
@@ -49,6 +58,8 @@ _BATCH_TYPES: dict[str, BatchType] = {
     "decoder": DecoderBatch,
     "upsampler": UpsamplerBatch,
 }
+_TOKEN_BATCH_TYPES: dict[str, BatchType] = {"prior": PriorTokenBatch, "decoder": DecoderTokenBatch}
+"""Where the text encodings are not stored, for they are large."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Assembly:
     module: UnclipModule
     manifest: ModelManifest
     sampler: Sampler | None
-    embeddings: str | None
+    batch_type: BatchType
     tokenize: Tokenize | None
 
     def open_stream(self, order: Mapping[str, Any] | None) -> Stream:
@@ -70,37 +81,28 @@ class Assembly:
             recipe.data,
             seed=recipe.training.seed,
             global_batch_size=recipe.training.global_batch_size,
-            batch_type=_BATCH_TYPES[recipe.family],
+            batch_type=self.batch_type,
             rank=dist.get_rank(),
             world_size=dist.get_world_size(),
             tokenize=self.tokenize,
-            embeddings=self.embeddings,
+            embeddings=self.job.embeddings,
             state=order,
         )
 
 
 def assemble(job: TrainJob) -> Assembly:
     """Build everything on this rank; every rank builds the same weights."""
-    data = load_or_index(job.data)
-    embeddings, info = find_embeddings(job, data) if job.needs_embeddings else (None, None)
-    clip = open_clip(job, info) if info is not None else None
+    data = open_data(job.data).manifest
+    embeddings = find_embeddings(job) if job.needs_embeddings else None
+    clip = open_clip(job, embeddings.info) if embeddings is not None else None
     # The global generator is forked: whoever calls this in their own process keeps their draws.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeding.key(job.recipe.training.seed, "weights"))
         module = _build_module(job, clip)
-    init_from = None
-    if isinstance(module, PriorModule) and info is not None:
-        use_statistics(module.network, info.mean, info.std)
-    if isinstance(module, DecoderModule) and module.whitens and info is not None:
-        whiten_image_embed(module.network, info.mean, _covariance(embeddings, info))
-    if job.init_from is not None:
-        init_from = _init_from(job.init_from, job.recipe.family, module.network)
-    if isinstance(module, PriorModule) and module.whitens and info is not None:
-        # Last, because weights to begin with bring the statistics that they were trained with.
-        whiten_error(module, _covariance(embeddings, info))
+    init_from = _prepare(job, module, embeddings)
     reference = None
-    if clip is not None and info is not None:
-        reference = ClipReference(_absolute(job.clip or info.clip_uri), clip.fingerprint)
+    if clip is not None and embeddings is not None:
+        reference = ClipReference(_absolute(job.clip or embeddings.info.clip_uri), clip.fingerprint)
     manifest = ModelManifest(
         kind=job.recipe.family,
         config=to_dict(job.recipe.model),
@@ -110,9 +112,38 @@ def assemble(job: TrainJob) -> Assembly:
         data=DataReference(storage.absolute(job.data), data.digest),
         init_from=init_from,
     )
-    words = partial(tokenize, module.tokenizer) if isinstance(module, ClipModule) else None
     sampler = build_sampler(job, module, clip) if job.recipe.training.sample_every_steps > 0 else None
-    return Assembly(job, module, manifest, sampler, embeddings, words)
+    return Assembly(job, module, manifest, sampler, *_words(job, module, embeddings, clip))
+
+
+def _prepare(job: TrainJob, module: UnclipModule, embeddings: EmbeddingManifest | None) -> str | None:
+    """Statistics of the embeddings and weights to begin with, whose digest is returned."""
+    info = embeddings.info if embeddings is not None else None
+    if isinstance(module, PriorModule) and info is not None:
+        use_statistics(module.network, info.mean, info.std)
+    if isinstance(module, DecoderModule) and module.whitens and info is not None:
+        whiten_image_embed(module.network, info.mean, _covariance(job, info))
+    init_from = None
+    if job.init_from is not None:
+        init_from = _init_from(job.init_from, job.recipe.family, module.network)
+    if isinstance(module, PriorModule) and module.whitens and info is not None:
+        # Last, because weights to begin with bring the statistics that they were trained with.
+        whiten_error(module, _covariance(job, info))
+    return init_from
+
+
+def _words(
+    job: TrainJob, module: UnclipModule, embeddings: EmbeddingManifest | None, clip: ClipEncoder | None
+) -> tuple[BatchType, Tokenize | None]:
+    """(what a batch holds, how captions become tokens where it holds some)."""
+    family = job.recipe.family
+    if isinstance(module, ClipModule):
+        return _BATCH_TYPES[family], partial(tokenize, module.tokenizer)
+    if embeddings is None or embeddings.has_text_encodings:
+        return _BATCH_TYPES[family], None
+    assert clip is not None and isinstance(module, PriorModule | DecoderModule)
+    module.encode_text = frozen_text_encoder(clip)
+    return _TOKEN_BATCH_TYPES[family], partial(tokenize, clip.tokenizer)
 
 
 def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
@@ -132,10 +163,9 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
             return UpsamplerModule(Upsampler(model.network), model, *settings)
 
 
-def _covariance(embeddings: str | None, info: EmbeddingInfo) -> Tensor:
+def _covariance(job: TrainJob, info: EmbeddingInfo) -> Tensor:
     """(E, E) float64."""
-    assert embeddings is not None
-    return torch.from_numpy(read_covariance(embeddings, info))
+    return torch.from_numpy(read_covariance(home_of(job.embeddings or job.data), info))
 
 
 def _tokenizer(job: TrainJob, model: ClipModelConfig) -> CLIPTokenizer:

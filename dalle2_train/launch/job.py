@@ -11,9 +11,15 @@ from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps
 from dalle2_train.checkpoints.manifest import ModelManifest, model_digest, read_manifest
 from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.config import to_dict
+from dalle2_train.data.embeddings.layout import (
+    EmbeddingInfo,
+    EmbeddingManifest,
+    has_embeddings,
+    read_covariance,
+)
+from dalle2_train.data.embeddings.sets import EmbeddingSet, open_data, open_embeddings
 from dalle2_train.data.freshness import check_fresh
-from dalle2_train.data.index import load_or_index
-from dalle2_train.data.manifest import EmbeddingInfo, ShardManifest
+from dalle2_train.data.locate import home_of
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.errors import InputError
@@ -47,7 +53,7 @@ class TrainJob:
 
     recipe: Recipe
     data: str
-    """Folder of shards."""
+    """Folder of shards, or, for the prior, of embeddings alone."""
     storage: str
     """Folder of all runs."""
     name: str
@@ -55,7 +61,7 @@ class TrainJob:
     clip: str | None = None
     """The frozen CLIP; by default the one that made the embeddings."""
     embeddings: str | None = None
-    """Folder of embedded shards; by default `data`, where that is embedded."""
+    """Folder of embeddings; by default those that `data` holds."""
     tracking: str | None = None
     experiment: str = "dalle2-train"
     init_from: str | None = None
@@ -94,7 +100,7 @@ def check_begun(job: TrainJob, found: ModelManifest) -> None:
     if (
         found.data is not None
         and storage.exists(job.data)
-        and load_or_index(job.data).digest != found.data.digest
+        and open_data(job.data).manifest.digest != found.data.digest
     ):
         others.append(f"the shards {found.data.uri}, or what they held then")
     if (
@@ -144,14 +150,21 @@ def check(job: TrainJob, workers: int) -> None:
         raise InputError(f"--workers {workers} does not divide data.num_lanes {recipe.data.num_lanes}; "
                          "choose a divisor of it")  # fmt: skip
     mesh_sizes(recipe.parallel, num_ranks, num_ranks)
-    manifest = load_or_index(job.data)
-    for uri in filter(None, (job.data, job.embeddings)):
-        check_fresh(uri)
+    data = open_data(job.data)
+    manifest = data.manifest
+    if not isinstance(data, EmbeddingSet):
+        check_fresh(job.data)
     if not manifest.count().get(recipe.data.split):
         raise InputError(f"{job.data}: no sample is in the split {recipe.data.split!r} (there are {manifest.count()}); "
                          "set data.split")  # fmt: skip
+    if isinstance(data, EmbeddingSet) and recipe.family != "prior":
+        raise InputError(f"{job.data}: holds embeddings and no pictures, which a {recipe.family} learns from; give the "
+                         "shards with the pictures as --data, and these as --embeddings")  # fmt: skip
     if job.needs_embeddings:
-        open_clip(job, find_embeddings(job, manifest)[1])
+        info = find_embeddings(job).info
+        open_clip(job, info)
+        if _whitens(job):
+            read_covariance(home_of(job.embeddings or job.data), info)
     if (begun := _newest_checkpoint(job)) is not None:
         check_begun(job, begun)
         if begun.step > recipe.training.num_steps:
@@ -160,29 +173,29 @@ def check(job: TrainJob, workers: int) -> None:
     storage.check_could_write(job.storage)
 
 
-def find_embeddings(job: TrainJob, manifest: ShardManifest) -> tuple[str, EmbeddingInfo]:
-    """(folder, what it says of its vectors). Raises InputError where there are none, or where they do not fit."""
-    uri = job.embeddings or job.data
-    info = load_or_index(uri).embeddings if job.embeddings else manifest.embeddings
-    family = job.recipe.family
-    if info is None:
-        raise InputError(f"{uri}: these shards have no embeddings, which a {family} learns from; make them with "
+def find_embeddings(job: TrainJob) -> EmbeddingManifest:
+    """Those that the job names. Raises InputError where there are none, or where they do not fit."""
+    uri, family = job.embeddings or job.data, job.recipe.family
+    if not has_embeddings(home_of(uri)):
+        raise InputError(f"{uri}: there are no embeddings, which a {family} learns from; make them with "
                          "`dalle2-train shards embed`, and give their folder as --embeddings")  # fmt: skip
+    found = open_embeddings(uri).embeddings
     assert isinstance(job.recipe.model, PriorModelConfig | DecoderModelConfig)
     wanted = job.recipe.model.network.embed_dim
-    if info.embed_dim != wanted:
-        raise InputError(f"{uri}: its embeddings have {info.embed_dim} dimensions, but model.network.embed_dim is "
-                         f"{wanted}; make them equal")  # fmt: skip
-    if not info.text_encodings:
-        raise InputError(f"{uri}: it has no text encodings, which a {family} reads; embed again with them")
-    if _whitens(job.recipe.model) and info.covariance_sha256 is None:
-        raise InputError(f"{uri}: its manifest names no covariance, which the {family} whitens by; run `shards embed` "
-                         "again")  # fmt: skip
-    return uri, info
+    if found.info.embed_dim != wanted:
+        raise InputError(f"{uri}: its embeddings have {found.info.embed_dim} dimensions, but model.network.embed_dim "
+                         f"is {wanted}; make them equal")  # fmt: skip
+    return found
 
 
-def _whitens(model: PriorModelConfig | DecoderModelConfig) -> bool:
-    return model.whiten_error if isinstance(model, PriorModelConfig) else model.whiten_image_embed
+def _whitens(job: TrainJob) -> bool:
+    match job.recipe.model:
+        case PriorModelConfig() as model:
+            return model.whiten_error
+        case DecoderModelConfig() as model:
+            return model.whiten_image_embed
+        case _:
+            return False
 
 
 def open_clip(job: TrainJob, info: EmbeddingInfo) -> ClipEncoder:

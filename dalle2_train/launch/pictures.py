@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dalle2_train import seeding
-from dalle2_train.data.index import load_or_index
+from dalle2_train.data.embeddings.sets import EmbeddingSet, open_data
 from dalle2_train.data.samples import collect
 from dalle2_train.diffusion.guidance import guide
 from dalle2_train.diffusion.samplers import SamplerConfig, sample
@@ -174,13 +174,13 @@ def _guided(
 
 def _examples(job: TrainJob, count: int, size: int) -> Examples:
     """The first of the validation split, or of the trained one where there is no validation."""
-    manifest = load_or_index(job.data)
-    if manifest.embeddings is not None:
+    data = open_data(job.data)
+    if isinstance(data, EmbeddingSet):
         raise InputError(
             f"{job.data} holds embeddings and no pictures, which the samples during training need; give the shards "
             "with the pictures as --data and these as --embeddings, or set training.sample_every_steps=0"
         )
-    split = _SPLIT if _SPLIT in manifest.count() else job.recipe.data.split
+    split = _SPLIT if _SPLIT in data.manifest.count() else job.recipe.data.split
     found = collect(job.data, split, size, count)
     images = torch.stack([torch.from_numpy(sample.image.copy()) for sample in found])  # (B, H, W, 3)
     return Examples(images.permute(0, 3, 1, 2).contiguous(), [sample.caption for sample in found])

@@ -1,7 +1,5 @@
 """A training on Ray Train's workers: Ray starts, watches and restarts them; what is committed is ours to say."""
 
-import logging
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,6 +16,7 @@ from dalle2_train import storage
 from dalle2_train.checkpoints.layout import stop_uri
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
 from dalle2_train.launch.job import TrainJob
+from dalle2_train.launch.ray_connection import connect
 from dalle2_train.training.fit import FitResult
 from dalle2_train.training.signals import asking_on_signals
 from dalle2_train.training.strategy import MeshStrategy
@@ -39,7 +38,7 @@ def train_on_ray(job: TrainJob, workers: int, run: Run | None = None) -> FitResu
     Uses the Ray that this process is connected to, or RAY_ADDRESS, or a local one of its own.
     `run` is what each rank does, by default `launch.worker.run`. Raises what it raises by design.
     """
-    is_ours = _connect(workers)
+    is_ours = connect(workers)
     if run is None:
         from dalle2_train.launch.worker import run
     job = job.absolute()
@@ -91,23 +90,6 @@ def _rank(config: dict[str, Any]) -> FitResult | Ended:
         {"step": int(result.step), "loss": float("nan") if result.loss is None else float(result.loss)}
     )
     return result
-
-
-def _connect(workers: int) -> bool:
-    """Join a Ray cluster, or start a local one with room for the workers. Was it started here, for this training?"""
-    if ray.is_initialized():
-        return False
-    options: dict[str, Any] = {"logging_level": logging.WARNING}
-    if "RAY_ADDRESS" not in os.environ:
-        # A local Ray's workers are ours: what they have to say comes back as a result, an error or progress.json.
-        options |= {
-            "num_cpus": max(workers, os.cpu_count() or 1),
-            "include_dashboard": False,
-            "log_to_driver": False,
-            "logging_level": logging.ERROR,
-        }
-    ray.init(**options)
-    return "RAY_ADDRESS" not in os.environ
 
 
 def _next_attempt(run_uri: str) -> int:

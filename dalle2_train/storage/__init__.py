@@ -32,6 +32,7 @@ from dalle2_train.storage.writing import (
     publish_file,
     publish_json,
     remove,
+    sweep,
 )
 
 __all__ = [
@@ -67,4 +68,5 @@ __all__ = [
     "size",
     "stat",
     "stats",
+    "sweep",
 ]

@@ -81,6 +81,16 @@ def remove(uri: str) -> None:
         return
 
 
+def sweep(uri: str) -> None:
+    """Removes what killed processes were writing under `uri`; nothing else may write there meanwhile.
+
+    An object store keeps nothing of an upload that did not end.
+    """
+    folder = local_path(uri)
+    for left in sorted(folder.rglob(f"{TEMPORARY}*")) if folder is not None else ():
+        remove(str(left))
+
+
 def check_writable(uri: str) -> None:
     """Writes, reads back and removes a small file under `uri`. InputError when that cannot be done."""
     probe = join(uri, f"{TEMPORARY}probe-{uuid.uuid4().hex}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dalle2_train.data.batches import DecoderBatch
+from dalle2_train.data.batches import DecoderBatch, DecoderTokenBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
@@ -23,6 +23,7 @@ from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.denoising import DenoisingModule, check_probability, drop_text, to_signal
 from dalle2_train.training.draws import keep
 from dalle2_train.training.protocols import Loss
+from dalle2_train.training.texts import EncodeText, text_of
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,17 @@ class DecoderModule(DenoisingModule):
         self.text_dropout, self.image_embed_dropout = config.text_dropout, config.image_embed_dropout
         self.whitens = config.whiten_image_embed
         self.null_text = null_text
+        self.encode_text: EncodeText | None = None  # of sets whose text encodings are not stored
 
     def write_model(self, weights: dict[str, Tensor], folder: Path) -> None:
         super().write_model(plain_state(weights), folder)
 
-    def compute_loss(self, batch: DecoderBatch, step: int) -> Loss:
+    def compute_loss(self, batch: DecoderBatch | DecoderTokenBatch, step: int) -> Loss:
         assert self.whitens == (self.network.text_proj.whitening is not None), "see whiten_image_embed"
         x_0 = to_signal(batch.image, self.weights_dtype)  # (B, 3, H, W)
         draws = self.draw(x_0, batch.index, step)
         x_t = add_noise(self.schedule.to(x_0.device), x_0, draws.t, draws.eps)  # (B, 3, H, W)
-        text = TextFeatures(batch.text_embed, batch.text_encodings, batch.text_mask)
+        text = text_of(batch, self.encode_text)  # (B, E), (B, L, E), (B, L)
         text = drop_text(text, self.null_text, keep(self.seed, "text", step, batch.index, self.text_dropout))
         # The network puts its own learned null in: outside of its forward a sharded parameter is not whole.
         keep_image = keep(self.seed, "image_embed", step, batch.index, self.image_embed_dropout)  # (B,)

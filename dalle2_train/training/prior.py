@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dalle2_train.data.batches import PriorBatch
+from dalle2_train.data.batches import PriorBatch, PriorTokenBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
@@ -22,6 +22,7 @@ from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.denoising import DenoisingModule, check_probability, drop_text
 from dalle2_train.training.draws import keep
 from dalle2_train.training.protocols import Loss
+from dalle2_train.training.texts import EncodeText, text_of
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,15 @@ class PriorModule(DenoisingModule):
         super().__init__(network, config.schedule, config.objective, training, optimizer, parallel)
         self.condition_dropout = config.condition_dropout
         self.null_text = null_text
+        self.encode_text: EncodeText | None = None  # of sets whose text encodings are not stored
         self.whitens = config.whiten_error
         self.error_whitening: Tensor | None = None  # (E, E), of normalised embeddings
 
-    def compute_loss(self, batch: PriorBatch, step: int) -> Loss:
+    def compute_loss(self, batch: PriorBatch | PriorTokenBatch, step: int) -> Loss:
         x_0 = self.network.normalise(batch.image_embed)  # (B, E)
         draws = self.draw(x_0, batch.index, step)
         x_t = add_noise(self.schedule.to(x_0.device), x_0, draws.t, draws.eps)  # (B, E)
-        text = TextFeatures(batch.text_embed, batch.text_encodings, batch.text_mask)
+        text = text_of(batch, self.encode_text)  # (B, E), (B, L, E), (B, L)
         text = drop_text(
             text, self.null_text, keep(self.seed, "text", step, batch.index, self.condition_dropout)
         )

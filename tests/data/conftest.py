@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from dalle2_train.data.embed import Embedded
+from dalle2_train.data.embeddings.encoding import Embedded
 from dalle2_train.data.writer import Record, write_shards
 
 SIDE = 8

@@ -5,14 +5,12 @@ import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from webdataset.tariterators import group_by_keys, tar_file_expander
 from webdataset.writer import TarWriter
 
 from dalle2_train.data.doctor import check
-from dalle2_train.data.embed import embed_shards
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.index import index
 from dalle2_train.errors import InputError
@@ -158,17 +156,6 @@ def test_missing_and_unlisted_shards_and_samples_are_told(make_set: MakeSet):
         Path(uri) / "00002.tar", lambda name, data: None if name.startswith("000020003") else (name, data)
     )
     assert ("00002.tar", "000020003", "missing") in kinds(uri)
-
-
-def test_an_embedded_set_is_checked(make_set: MakeSet, squares: SimpleNamespace, tmp_path: Path):
-    to = tmp_path / "embedded"
-    embed_shards(
-        make_set(20), str(to), squares.encode, clip_uri="c", clip_fingerprint="f", image_size=squares.SIDE
-    )
-    assert check(str(to)).faults == ()
-    tar = to / "00001.tar"
-    rewrite(tar, lambda name, data: None if name == "000010003.text_embed.npy" else (name, data))
-    assert ("00001.tar", "000010003", "no_embedding") in kinds(str(to))
 
 
 def test_a_damaged_stats_file_is_told(make_set: MakeSet):

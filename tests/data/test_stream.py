@@ -5,17 +5,14 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dalle2_train.data.batches import BatchType, ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
+from dalle2_train.data.batches import BatchType, ClipBatch
 from dalle2_train.data.config import DataConfig
-from dalle2_train.data.embed import embed_shards
 from dalle2_train.data.order_state import OrderState
 from dalle2_train.data.stream import Stream
-from dalle2_train.data.writer import write_shards
 from dalle2_train.errors import InputError
 from dalle2_train.storage import reading, retry
 
@@ -182,65 +179,3 @@ def test_storage_that_fails_for_a_moment_costs_nothing(make_set: MakeSet, monkey
 def test_sizes_that_do_not_divide_are_told(make_set: MakeSet, options: dict, named: str):
     with pytest.raises(InputError, match=named):
         open_stream(make_set(20), **options)
-
-
-@pytest.fixture
-def embed(squares: SimpleNamespace, tmp_path: Path) -> Callable[..., str]:
-    def run(uri: str, name: str = "embedded", text_encodings: bool = True) -> str:
-        told = {"clip_uri": "clip", "clip_fingerprint": "f", "image_size": SIDE, "batch_size": 3}
-        embed_shards(uri, str(tmp_path / name), squares.encode, text_encodings=text_encodings, **told)
-        return str(tmp_path / name)
-
-    return run
-
-
-class TestEmbedded:
-    """Pictures joined with vectors."""
-
-    def test_vectors_belong_to_their_pictures(self, make_set: MakeSet, embed: Embed):
-        uri = make_set(53, 7)
-        embeddings = embed(uri)
-        for batch, _ in islice(open_stream(uri, batch_type=DecoderBatch, embeddings=embeddings), 10):
-            numbers = numbers_of(batch.image)
-            assert batch.image_embed[:, 2].tolist() == numbers
-            assert batch.text_embed[:, 0].tolist() == numbers
-            assert batch.text_encodings.shape == (8, 3, 4)
-            assert batch.text_encodings[:, 2, 1].tolist() == numbers
-            assert batch.text_mask.sum(1).tolist() == [1 + number % 3 for number in numbers]
-
-    def test_the_prior_needs_no_picture(self, make_set: MakeSet, embed: Embed):
-        uri = make_set(53, 7)
-        embeddings = embed(uri)
-        beside = open_stream(uri, batch_type=PriorBatch, embeddings=embeddings)
-        alone = open_stream(embeddings, batch_type=PriorBatch)
-        pictures = open_stream(uri, batch_type=UpsamplerBatch)
-        for (ours, _), (images, _) in islice(zip(beside, pictures, strict=True), 5):
-            assert ours.image_embed[:, 2].tolist() == numbers_of(images.image)
-        assert next(iter(alone))[0].image_embed.shape == (8, 4)
-
-    def test_misaligned_embeddings_are_refused(
-        self, make_set: MakeSet, embed: Embed, squares: SimpleNamespace, tmp_path: Path
-    ):
-        embeddings = embed(make_set(53, 7))
-        turned = str(tmp_path / "turned")
-        write_shards(reversed(list(squares.records(53))), turned, {"kind": "turned"}, samples_per_shard=7)
-        others = {
-            "other shards": make_set(60, 7, name="longer"),
-            "misaligned": make_set(52, 7, name="shorter"),
-            "another 00000.tar": turned,
-        }
-        for message, uri in others.items():
-            with pytest.raises(InputError, match=message):
-                open_stream(uri, batch_type=DecoderBatch, embeddings=embeddings)
-
-    def test_pictures_are_not_looked_for_among_embeddings(self, make_set: MakeSet, embed: Embed):
-        with pytest.raises(InputError, match="holds embeddings and no pictures"):
-            open_stream(embed(make_set(20)), batch_type=DecoderBatch)
-
-    def test_sets_without_vectors_or_encodings_are_refused(self, make_set: MakeSet, embed: Embed):
-        uri = make_set(20)
-        with pytest.raises(InputError, match="no embeddings"):
-            open_stream(uri, batch_type=PriorBatch)
-        bare = embed(uri, "bare", text_encodings=False)
-        with pytest.raises(InputError, match="text encodings"):
-            open_stream(uri, batch_type=PriorBatch, embeddings=bare)

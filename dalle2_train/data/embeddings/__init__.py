@@ -1,0 +1,1 @@
+"""Embeddings beside shards, in columns: written once by a CLIP, read in ranges, paired with samples by key."""

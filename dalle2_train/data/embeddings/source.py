@@ -1,0 +1,77 @@
+"""Vectors as raw samples at the places of shards: what a loader reads beside pictures, or instead of them.
+
+L text length, E embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import repeat
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dalle2_train.data.decoded import Decoded
+from dalle2_train.data.embeddings.alignment import Alignment, Rows
+from dalle2_train.data.embeddings.reader import VectorReader, Vectors
+from dalle2_train.data.faults import DamagedError
+from dalle2_train.data.reader import RawSample
+from dalle2_train.data.selection import Place
+
+_VECTORS = "__vectors__"
+
+
+class _Row(NamedTuple):
+    image_embed: NDArray[np.float32]  # (E,)
+    text_embed: NDArray[np.float32] | None  # (E,)
+    text_encodings: NDArray[np.float32] | None  # (L, E)
+    text_mask: NDArray[np.bool_] | None  # (L,)
+
+
+class EmbeddingSource:
+    """Reads the embeddings of `alignment`'s shards; with `captions` also theirs, from the metadata."""
+
+    def __init__(self, alignment: Alignment, reader: VectorReader, captions: bool) -> None:
+        self.alignment, self.reader, self.captions = alignment, reader, captions
+
+    def read(self, wanted: list[Place]) -> list[RawSample]:
+        """A sample each, in that order; one whose row is missing or not finite has no vectors."""
+        if not wanted:
+            return []
+        rows = self.alignment.rows(wanted)
+        vectors, texts = self.reader.read(*rows), self._captions(rows)
+        embeddings = self.alignment.embeddings
+        found: list[RawSample] = []
+        places = zip(rows.parts.tolist(), rows.rows.tolist(), strict=True)
+        for (part, row), vector, text in zip(places, _rows(vectors), texts, strict=False):
+            sample: RawSample = {"__key__": embeddings.index(part).keys[row], "__url__": embeddings.uri(part)}
+            sample[_VECTORS] = vector
+            if text is not None:
+                sample["txt"] = text
+            found.append(sample)
+        return found
+
+    def _captions(self, rows: Rows) -> Iterator[bytes | None]:
+        if not self.captions:
+            return repeat(None)
+        texts = np.empty(len(rows.rows), object)
+        for part in np.unique(rows.parts):
+            of_part = rows.parts == part
+            texts[of_part] = self.alignment.embeddings.captions(int(part), rows.rows[of_part])
+        return (text.encode() for text in texts)
+
+
+def _rows(vectors: Vectors) -> Iterator[_Row | None]:
+    count = len(vectors.whole)
+    columns = (column if column is not None else [None] * count for column in vectors[1:])
+    for whole, *row in zip(vectors.whole.tolist(), *columns, strict=True):
+        yield _Row(*row) if whole else None
+
+
+def add_vectors(sample: Decoded, raw: RawSample) -> None:
+    """Gives `sample` the vectors of its raw one. DamagedError where it has none."""
+    row: _Row | None = raw[_VECTORS]
+    if row is None:
+        raise DamagedError("broken_embedding", "its embedding is missing in the file, or not finite")
+    sample.image_embed, sample.text_embed, sample.text_encodings, sample.text_mask = row
