@@ -27,11 +27,15 @@ def of_http(status: int) -> aiohttp.ClientResponseError:
     return aiohttp.ClientResponseError(aiohttp.RequestInfo(url, "GET", headers, url), (), status=status)
 
 
-def hidden(cause: Exception) -> FileNotFoundError:
-    """fsspec's HTTP file system calls whatever goes wrong with `info` a missing file."""
-    error = FileNotFoundError("http://host/x")
+def caused(error: Exception, cause: Exception) -> Exception:
+    """`error`, which was raised because of `cause`."""
     error.__cause__ = cause
     return error
+
+
+def hidden(cause: Exception) -> Exception:
+    """fsspec's HTTP file system calls whatever goes wrong with `info` a missing file."""
+    return caused(FileNotFoundError("http://host/x"), cause)
 
 
 PASSING = [
@@ -52,6 +56,7 @@ PASSING = [
     aiohttp.ServerDisconnectedError(),
     aiohttp.ClientPayloadError("not enough data"),
     aiohttp.ServerTimeoutError(),
+    caused(aiohttp.ClientPayloadError("cut off"), aiohttp.http_exceptions.ContentLengthError("too short")),
     of_http(429),
     of_http(503),
     hidden(of_http(500)),

@@ -18,7 +18,8 @@ from dalle2_train.data.embeddings import layout
 from dalle2_train.data.embeddings.check import check_embeddings
 from dalle2_train.data.embeddings.sets import open_embeddings
 from dalle2_train.data.faults import Fault
-from dalle2_train.data.locate import home_of, listing, relative_to
+from dalle2_train.data.freshness import tars_of
+from dalle2_train.data.locate import home_of, relative_to
 from dalle2_train.data.manifest import Shard, ShardManifest, ShardSet
 from dalle2_train.data.progress import Progress, on_stderr
 from dalle2_train.data.promises import Promise, promise_of
@@ -67,9 +68,10 @@ def check(uri: str, *, progress: Progress | None = None, map_shards: MapShards =
 
     progress: hears of the shards done; by default stderr does.
     """
-    tars, home = listing(manifests.shards_of(uri)), home_of(uri)
+    home = home_of(uri)
     listed = manifests.has_manifest(home)
     manifest = manifests.load(home) if listed else ShardManifest(())
+    tars = tars_of(uri, ShardSet(home, manifest))
     if not tars and not manifest.shards:
         return _check_embeddings(uri)
     expected = {shard.path: shard for shard in manifest.shards}

@@ -29,14 +29,19 @@ def shard_uris(uri: str) -> list[str]:
 
 def listing(uri: str) -> dict[str, Stat | None]:
     """The tars that `uri` means, as the storage tells of them now; None of one that is named and is not there."""
-    if _is_pattern(uri) or uri.endswith(".tar"):
-        return storage.stats(shard_uris(uri))
-    return {**storage.list_folder(uri, ".tar")}
+    if is_folder(uri):
+        return {**storage.list_folder(uri, ".tar")}
+    return storage.stats(shard_uris(uri))
+
+
+def is_folder(uri: str) -> bool:
+    """Does `uri` mean a folder, and no tar nor a pattern?"""
+    return not _is_pattern(uri) and not uri.endswith(".tar")
 
 
 def home_of(uri: str) -> str:
     """The folder of the manifest: a folder is its own home; a pattern has one beside its shards."""
-    if not _is_pattern(uri) and not uri.endswith(".tar"):
+    if is_folder(uri):
         return storage.absolute(uri)
     whole = storage.absolute(uri)
     fixed = _PATTERN.split(whole, maxsplit=1)[0].rsplit("/", 1)[0]

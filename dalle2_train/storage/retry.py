@@ -84,15 +84,15 @@ def patiently(uri: str, attempt: Callable[[], T]) -> T:
 
 def is_transient(error: BaseException | None) -> bool:
     """Is this an error that passes: a lost connection, a timeout, throttling, a server's own fault?"""
-    told = list(_chain(error))
-    if any(isinstance(one, InputError | ssl.SSLCertVerificationError) for one in told):
+    if any(isinstance(one, InputError | ssl.SSLCertVerificationError) for one in _chain(error)):
         return False
-    statuses = [status for one in told if (status := _status(one)) is not None]
-    if any(_code(one) in _TRANSIENT_CODES for one in told):
-        return True
-    if statuses:
-        return statuses[0] in _TRANSIENT_STATUSES or (statuses[0] >= 500 and statuses[0] != 501)
-    return any(_is_transient_kind(one) for one in told)
+    # The outer error says more than its cause: aiohttp calls a body that was cut off a fault with a 400 behind it.
+    for one in _chain(error):
+        if _is_of_the_connection(one) or _code(one) in _TRANSIENT_CODES:
+            return True
+        if (status := _status(one)) is not None:
+            return status in _TRANSIENT_STATUSES or (status >= 500 and status != 501)
+    return any(isinstance(one, OSError) and one.errno in _TRANSIENT_ERRNOS for one in _chain(error))
 
 
 def http_status(error: BaseException | None) -> int | None:
@@ -100,10 +100,8 @@ def http_status(error: BaseException | None) -> int | None:
     return next((status for one in _chain(error) if (status := _status(one)) is not None), None)
 
 
-def _is_transient_kind(error: BaseException) -> bool:
+def _is_of_the_connection(error: BaseException) -> bool:
     if isinstance(error, ConnectionError | TimeoutError):
-        return True
-    if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS:
         return True
     return any(kind.__name__ in _TRANSIENT_NAMES for kind in type(error).__mro__)
 
