@@ -18,10 +18,8 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from dalle2_train.data import jpeg, limits
+from dalle2_train.data.formats import FORMATS
 from dalle2_train.data.picture import BrokenImageError, Opened, Picture, Square, centre, render
-
-FORMATS = ("PNG", "JPEG", "WEBP")
-IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
 
 Crop = Callable[[int, int], Square]
 """(W, H) of the upright picture → the square of it that is wanted."""

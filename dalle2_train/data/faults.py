@@ -33,6 +33,7 @@ SAMPLE_KINDS = {
     "no_image": "it has no picture",
     "no_caption": "it has no caption",
     "no_embedding": "an embedding of it is not there",
+    "wrong_extension": "its picture is of another format than its name says",
     "broken_image": "its picture cannot be decoded, or is too large to be",
     "broken_caption": "its caption is empty or no UTF-8",
     "broken_record": "its json is no JSON object",
@@ -51,6 +52,13 @@ class Fault:
     kind: str
     reason: str = field(default="", compare=False)
     """In words, where the kind does not say it all."""
+    num_lost: int = field(default=0, compare=False)
+    """Samples that are lost with the shard, where that is known."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that are lost to it."""
+        return self.num_lost if self.key is None else 1
 
     def __post_init__(self) -> None:
         assert self.kind in (SHARD_KINDS if self.key is None else SAMPLE_KINDS), self.kind

@@ -33,6 +33,9 @@ from dalle2_train.errors import InputError
 
 _log = logging.getLogger(__name__)
 
+_OF_CAPTIONS = ("no_caption", "broken_caption")
+"""Not of the index: where the caption is found is each training's to say."""
+
 MapShards = Callable[[Callable[["Task"], Shard], list["Task"]], Iterable[Shard]]
 """How the work on many shards is spread: (what to do, the tasks) → the results in the tasks' order."""
 
@@ -197,7 +200,7 @@ def _row(stream: Any, sample: tarscan.Sample) -> dict[str, Any]:
         "length": sample.length,
         "crc32": sample.crc32(stream),
         "split": split_of(record),
-        "fault": next(iter(texts.faults), None),
+        "fault": next((kind for kind in texts.faults if kind not in _OF_CAPTIONS), None),
         **known(record, texts.caption),
     }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dalle2_train.data.decode import IMAGE_EXTENSIONS, decode_record, decode_text
+from dalle2_train.data.decode import decode_record, decode_text
 from dalle2_train.data.faults import DamagedError, damage_is
+from dalle2_train.data.formats import IMAGE_EXTENSIONS, check_extension
 from dalle2_train.data.reader import RawSample
 
 
@@ -12,6 +13,7 @@ def image_bytes(raw: RawSample) -> bytes:
     check_whole(raw)
     for extension in IMAGE_EXTENSIONS:
         if extension in raw:
+            check_extension(extension, raw[extension])
             return raw[extension]
     raise DamagedError("no_image", "it has no picture")
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 Picture = NDArray[np.uint8]
 
+_ROWS = 256
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -76,13 +77,25 @@ def render(image: Image.Image, scale: float, square: Square, size: int, orientat
     right, bottom = left + scale * square.side, top + scale * square.side
     corner = math.floor(left), math.floor(top)
     # Cropped first: resizing a box would mix in what lies outside of it.
-    image = flatten(image.crop((*corner, math.ceil(right), math.ceil(bottom))))
+    image = _flat_part(image, (*corner, math.ceil(right), math.ceil(bottom)))
     box = (left - corner[0], top - corner[1], right - corner[0], bottom - corner[1])
     if box != (0, 0, size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC, box)
     if (turn := _TURNS.get(orientation)) is not None:
         image = image.transpose(turn)
     return np.array(image, dtype=np.uint8)
+
+
+def _flat_part(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """`flatten` of a part, some rows at a time: transparency needs several copies of what it is made of."""
+    left, top, right, bottom = box
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.crop(box)
+    found = Image.new("RGB", (right - left, bottom - top))
+    for start in range(top, bottom, _ROWS):
+        rows = image.crop((left, start, right, min(start + _ROWS, bottom)))
+        found.paste(flatten(rows), (0, start - top))
+    return found
 
 
 def flatten(image: Image.Image) -> Image.Image:

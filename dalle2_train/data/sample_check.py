@@ -7,8 +7,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
-from dalle2_train.data.decode import IMAGE_EXTENSIONS, verify_image
-from dalle2_train.data.faults import Fault
+from dalle2_train.data.decode import verify_image
+from dalle2_train.data.faults import DamagedError, Fault, damage_is
+from dalle2_train.data.formats import IMAGE_EXTENSIONS
+from dalle2_train.data.members import image_bytes
 from dalle2_train.data.shard_index import ShardIndex
 from dalle2_train.data.tarscan import Sample
 from dalle2_train.data.texts import read_texts
@@ -41,15 +43,20 @@ def _kinds(stream: IO[bytes], sample: Sample) -> Iterator[tuple[str, str]]:
 def _image_kinds(
     stream: IO[bytes], sample: Sample, record: dict[str, Any] | None
 ) -> Iterator[tuple[str, str]]:
-    found = (sample.read(stream, extension) for extension in IMAGE_EXTENSIONS)
-    image = next((data for data in found if data is not None), None)
-    if image is None:
-        yield "no_image", ""
+    raw = {
+        extension: data
+        for extension in IMAGE_EXTENSIONS
+        if (data := sample.read(stream, extension)) is not None
+    }
+    if not raw:
         return
+    image = next(iter(raw.values()))
     try:
-        verify_image(image)
-    except ValueError as error:
-        yield "broken_image", str(error)
+        with damage_is("broken_image"):
+            verify_image(image_bytes(raw))
+    except DamagedError as error:
+        yield error.kind, str(error)
     # img2dataset's digest is of the file before it was resized; ours says the key of whose bytes it is.
-    if record is not None and "split" in record and record.get("sha256") != sha256(image).hexdigest():
+    told = record.get("sha256") if record is not None and "split" in record else None
+    if told is not None and told != sha256(image).hexdigest():
         yield "image_digest", ""

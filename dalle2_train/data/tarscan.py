@@ -135,15 +135,16 @@ def _offset(tar: tarfile.TarFile) -> int:
 
 def _entry(info: tarfile.TarInfo, end: int) -> _Entry | None:
     """None for names that belong to no sample, as in webdataset."""
-    name = info.name[: limits.NAME_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+    name = info.name.encode("utf-8", "backslashreplace").decode()
     key, extension = key_and_extension(name)
     if not key or not extension:
         return None
-    extension = extension.lower()
+    key, extension = key[-limits.NAME_CHARACTERS :], extension.lower()
     if not info.isreg() or info.issparse():
         return _Entry(key, None, info.offset, end, "special_member")
     fault = None
-    if name != info.name or name.startswith("/") or ".." in name.split("/"):
+    is_long = len(name) > limits.NAME_CHARACTERS
+    if is_long or name != info.name or name.startswith("/") or ".." in name.split("/"):
         fault = "bad_name"
     elif extension.rpartition(".")[2] in _PICKLES:
         fault = "pickle"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from dalle2_train.data.decode import IMAGE_EXTENSIONS, decode_record, decode_text
+from dalle2_train.data.decode import decode_record, decode_text
+from dalle2_train.data.formats import IMAGE_EXTENSIONS
 from dalle2_train.data.tarscan import Sample
 
 

@@ -1,6 +1,7 @@
 """Small shard sets of coloured squares."""
 
 import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from dalle2_train.data.embeddings.encoding import Embedded
 from dalle2_train.data.writer import Record, write_shards
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 SIDE = 8
 

@@ -290,7 +290,7 @@ def test_a_run_resumed_with_another_opt_out_list_is_told(squares: SimpleNamespac
 
     listing.write_text("host1.example")
     opened = stream()
-    assert opened.samples.selection.ledger.filtered == {"opt_out": 10}
+    assert opened.ledger[""].filtered == {"opt_out": 10}
     _, state = next(iter(opened))
     stream(state)
     listing.write_text("host1.example\nhost2.example")
