@@ -26,6 +26,16 @@ def losses_uri(run_uri: str) -> str:
     return storage.join(run_uri, "losses.jsonl")
 
 
+def faults_uri(run_uri: str) -> str:
+    """A line for each fault of the data that the run has met."""
+    return storage.join(run_uri, "data", "faults.jsonl")
+
+
+def ledger_uri(run_uri: str) -> str:
+    """Where all samples of the data went before training."""
+    return storage.join(run_uri, "data", "ledger.json")
+
+
 def stop_uri(run_uri: str) -> str:
     """Its existence asks a running training to write a last checkpoint and stop."""
     return storage.join(run_uri, "stop")

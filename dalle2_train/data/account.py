@@ -63,7 +63,8 @@ class Account:
         self.expected += max(shard.num_expected, shard.num_samples)
         if shard.problem is not None or shard.num_lost:
             kind = shard.problem or "count"
-            self.faults.append(Fault(shard.name, None, kind, f"{shard.num_lost} samples are lost"))
+            reason = f"{shard.num_lost} samples are lost"
+            self.faults.append(Fault(shard.name, None, kind, reason, shard.num_lost))
             self._count(self.faulty, kind, shard.num_lost)
 
     def _whole(self, shard: Shard, index: ShardIndex) -> Mask:

@@ -42,6 +42,8 @@ class DataConfig:
     """Processes per rank that read and decode; 0: the rank's own does. It decides the speed, never the order."""
     prefetch_batches: int = 2
     """Batches made ahead of the training step, by a thread; 0: each when it is wanted."""
+    max_faulty: float = 0.01
+    """Share of the samples met that may be faulty before the run stops; ten in an epoch are always allowed."""
 
     def __post_init__(self) -> None:
         positive = ("image_size", "num_lanes", "block_size")
@@ -57,6 +59,8 @@ class DataConfig:
             )
         if self.captions != "txt" and not re.fullmatch(r"json\.\S+", self.captions):
             raise InputError(f"data.captions is {self.captions!r}; it must be txt, or json.FIELD")
+        if not 0 <= self.max_faulty <= 1:
+            raise InputError(f"data.max_faulty is {self.max_faulty}; it must be a share, from 0 to 1")
 
     @property
     def transforms(self) -> Transforms:

@@ -8,9 +8,9 @@ from dalle2_train.data.decoded import Decoded
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.source import Source, SourceChunk
 from dalle2_train.data.workers import Workers
-from dalle2_train.errors import InputError
+from dalle2_train.errors import RefusedError
 
-_MIN_PATIENCE = 100
+_LEAST_PATIENCE, _MOST_PATIENCE = 100, 10_000
 
 
 class Track:
@@ -26,10 +26,10 @@ class Track:
     def take(self, faults: list[Fault]) -> Decoded:
         """The next sample that is whole; the faults of those before it are appended to `faults`.
 
-        Raises InputError where the lane's part of an epoch is nothing but damage.
+        Raises RefusedError where the lane's part of an epoch, or very much of it, is nothing but damage.
         """
         order = self.source.order
-        patience = max(_MIN_PATIENCE, order.num_samples // order.num_lanes)
+        patience = min(max(_LEAST_PATIENCE, order.num_samples // order.num_lanes), _MOST_PATIENCE)
         for _ in range(patience):
             number, place = divmod(self.cursor, order.block_size)
             found = self._chunk(number, place)[place]
@@ -39,7 +39,7 @@ class Track:
             self.skipped += 1
             faults.append(self.source.named(found))
         last = faults[-1]
-        raise InputError(f"{patience} damaged samples in a row, the last of them {last.key} in {last.shard} "
+        raise RefusedError(f"{patience} damaged samples in a row, the last of them {last.key} in {last.shard} "
                          f"({last.kind}); run `shards check` and repair the set")  # fmt: skip
 
     def _chunk(self, number: int, place: int) -> SourceChunk:

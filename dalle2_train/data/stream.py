@@ -70,6 +70,16 @@ class Stream:
         """Source → where its samples went before training; the only source of a set has the name ""."""
         return {source.name: source.selection.ledger for source in self.sources}
 
+    @property
+    def known_faults(self) -> Iterator[Fault]:
+        """What is wrong with the sources before anything is read, as far as their manifests know."""
+        return (source.named(fault) for source in self.sources for fault in source.selection.faults)
+
+    @property
+    def max_faulty(self) -> float:
+        """Share of the samples met that may be faulty before training stops."""
+        return self.config.max_faulty
+
     def state(self) -> OrderState:
         """Where this rank stands, after the batches that it has handed out."""
         return self._state

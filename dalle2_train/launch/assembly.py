@@ -26,6 +26,7 @@ from dalle2_train.data.batches import (
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.embeddings.layout import EmbeddingInfo, EmbeddingManifest, read_covariance
 from dalle2_train.data.embeddings.sets import open_data
+from dalle2_train.data.faults import OnFault
 from dalle2_train.data.handouts import Tokenize
 from dalle2_train.data.locate import home_of
 from dalle2_train.data.members import captions
@@ -73,7 +74,7 @@ class Assembly:
     batch_type: BatchType
     tokenize: Tokenize | None
 
-    def open_stream(self, order: Mapping[str, Any] | None) -> Stream:
+    def open_stream(self, order: Mapping[str, Any] | None, on_fault: OnFault) -> Stream:
         """This rank's part of the data, from where `order` left it."""
         recipe = self.job.recipe
         return Stream(
@@ -87,6 +88,7 @@ class Assembly:
             tokenize=self.tokenize,
             embeddings=self.job.embeddings,
             state=order,
+            on_fault=on_fault,
         )
 
 

@@ -34,6 +34,7 @@ _UNDECISIVE = {
     "clip",
     "embeddings",
     "data.cache_megabytes",
+    "data.max_faulty",
     "data.num_workers",
     "data.prefetch_batches",
     *(

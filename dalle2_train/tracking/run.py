@@ -4,8 +4,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from mlflow.entities import Metric
 from PIL import Image
@@ -13,10 +13,13 @@ from PIL import Image
 from dalle2_train.tracking.uri import absolute_tracking_uri
 from dalle2_train.tracking.writer import RunSpec, RunWriter
 
+T = TypeVar("T")
+
 _logger = logging.getLogger(__name__)
 _INTERVAL_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 60.0
 _MAX_IMAGES = 32
+_MAX_DOCUMENTS = 32
 _LAST_ATTEMPTS = 3
 
 
@@ -26,8 +29,13 @@ class _Picture(NamedTuple):
     image: Image.Image
 
 
+class _Document(NamedTuple):
+    name: str
+    value: dict[str, Any]
+
+
 class MlflowRecorder:
-    """Metrics and pictures of one training, in one MLflow run per name across restarts.
+    """Metrics, pictures and documents of one training, in one MLflow run per name across restarts.
 
     Everything is kept in bounded queues (the oldest goes first when MLflow is away for long) and sent by one
     background thread. A failure is logged once, then the thread tries again, ever more seldom.
@@ -55,6 +63,7 @@ class MlflowRecorder:
         self._writer: RunWriter | None = None
         self._metrics: deque[Metric] = deque(maxlen=queue_size)
         self._images: deque[_Picture] = deque(maxlen=_MAX_IMAGES)
+        self._documents: deque[_Document] = deque(maxlen=_MAX_DOCUMENTS)
         # Taken out of the queues and not yet written; the thread's own.
         self._pending: list[Metric] = []
         self._status: str | None = None
@@ -76,6 +85,10 @@ class MlflowRecorder:
     def image(self, name: str, step: int, image: Image.Image) -> None:
         """Returns at once."""
         self._images.append(_Picture(name, step, image.copy()))
+
+    def document(self, name: str, value: Mapping[str, Any]) -> None:
+        """Returns at once. The JSON value becomes the run's file `name`, in place of an earlier one."""
+        self._documents.append(_Document(name, dict(value)))
 
     def finish(self, status: str) -> None:
         """Sends what is left and closes the run; waits at most flush_seconds. status: finished, preempted, …"""
@@ -105,12 +118,8 @@ class MlflowRecorder:
             self._take_metrics()
             writer.metrics(self._pending)
             self._pending = []
-            while self._images:
-                picture = self._images[0]
-                writer.image(*picture)
-                # A full queue may have dropped it meanwhile.
-                if self._images and self._images[0] is picture:
-                    self._images.popleft()
+            _send(self._images, lambda picture: writer.image(*picture))
+            _send(self._documents, lambda document: writer.document(*document))
         except Exception as error:  # of MLflow, SQLAlchemy, the network: none is a reason to stop training
             self._warn(error)
             return False
@@ -139,3 +148,12 @@ class MlflowRecorder:
             self._warned.add(kind)
             reason = next(iter(str(error).splitlines()), "")
             _logger.warning("MLflow at %s: %s: %s; training goes on", self._spec.tracking_uri, kind, reason)
+
+
+def _send(queue: deque[T], write: Callable[[T], None]) -> None:
+    while queue:
+        first = queue[0]
+        write(first)
+        # A full queue may have dropped it meanwhile.
+        if queue and queue[0] is first:
+            queue.popleft()

@@ -69,6 +69,10 @@ class RunWriter:
         self._client.set_tag(self.run_id, _IMAGE_STEP_TAG + key, str(step))
         self._last_image_steps[key] = step
 
+    def document(self, name: str, value: dict[str, Any]) -> None:
+        """The JSON value as a file of the run."""
+        self._client.log_dict(self.run_id, value, name)
+
     def finish(self, status: str) -> None:
         """status: finished, preempted, refused or failed."""
         if self._monitor is not None:

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from dalle2_train import seeding
 from dalle2_train.errors import InputError
-from dalle2_train.parallel.agreement import Agreement, agree
+from dalle2_train.parallel.agreement import Agreement, DataNews, agree
 from dalle2_train.parallel.clipping import clip_coefficient, local_squared_norm, scale_gradients
 from dalle2_train.parallel.ema import Ema, warmed_up_decay
 from dalle2_train.parallel.precision import attention_kernel, mixed_precision_dtype
 from dalle2_train.parallel.shard import ParallelConfig, set_gradient_sync, shard_model, trained_parameters
+from dalle2_train.training.agreed_stream import Delivery, raise_together
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from dalle2_train.training.protocols import Loss
@@ -43,6 +44,8 @@ class StepOutcome(NamedTuple):
     """The loss or the gradient was not finite, so the weights stayed as they were."""
     stop: bool
     """Some rank was asked to stop."""
+    data: DataNews
+    """Of all ranks, up to this step."""
     metrics: dict[str, float]
 
 
@@ -122,13 +125,13 @@ class UnclipModule(pl.LightningModule):
         return build_optimizer(self.network, self.optimizer_config)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        values, order = batch
         if device.type == "cpu":
             return batch
-        return type(values)(*(value.to(device, non_blocking=True) for value in values)), order
+        values = batch.values
+        moved = type(values)(*(value.to(device, non_blocking=True) for value in values))
+        return batch._replace(values=moved)
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        values, order = batch
+    def training_step(self, batch: Delivery, batch_idx: int) -> None:
         step, config = self.completed_steps, self.training_config
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer) and self.ema is not None
@@ -136,17 +139,19 @@ class UnclipModule(pl.LightningModule):
         rate = learning_rate(self.optimizer_config, step, config.num_steps)
         set_learning_rate(optimizer, rate)
 
-        loss = self._backward(values, step)
-        agreed = self._agree(loss)
+        loss = self._backward(batch.values, step)
+        agreed = self._agree(loss, batch.news())
+        if agreed.data.failed:
+            raise_together(batch.error)
         if agreed.finite:
             scale_gradients(self._trained, clip_coefficient(agreed.gradient_norm, config.gradient_clip_norm))
             optimizer.step()
             self.ema.update(warmed_up_decay(config.ema_decay, step))
         optimizer.zero_grad(set_to_none=True)
 
-        self.completed_steps, self.order = step + 1, order
+        self.completed_steps, self.order = step + 1, batch.order
         self.outcome = StepOutcome(step + 1, agreed.loss, agreed.gradient_norm, rate, not agreed.finite,
-                                   agreed.stop, agreed.metrics)  # fmt: skip
+                                   agreed.stop, agreed.data, agreed.metrics)  # fmt: skip
 
     # How ------------------------------------------------------------------------------------------------------------
 
@@ -167,7 +172,7 @@ class UnclipModule(pl.LightningModule):
         assert total is not None
         return Loss(total, metrics)
 
-    def _agree(self, loss: Loss) -> Agreement:
+    def _agree(self, loss: Loss, data: DataNews) -> Agreement:
         """One small all-reduce: nothing about the step is decided by a rank alone."""
         is_logged = (self.completed_steps + 1) % self.training_config.log_every_steps == 0
         assert self.device_mesh is not None
@@ -175,6 +180,7 @@ class UnclipModule(pl.LightningModule):
             loss.loss,
             local_squared_norm(self._trained),
             self.stop_requested,
+            data,
             loss.metrics if is_logged else {},
             self.device_mesh,
         )

@@ -109,7 +109,7 @@ class Checkpoints(pl.Callback):
         run_uri: str,
         manifest: ModelManifest,
         extra_files: dict[str, bytes],
-        before_save: Callable[[], None],
+        before_save: Callable[[], object],
     ) -> None:
         self.run_uri, self.manifest, self.extra_files, self.before_save = (
             run_uri,

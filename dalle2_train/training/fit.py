@@ -18,9 +18,11 @@ from dalle2_train.checkpoints.load import load_into, newest_whole
 from dalle2_train.checkpoints.manifest import ModelManifest, has_manifest, read_manifest
 from dalle2_train.checkpoints.state import restore_optimizer, state_of
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
+from dalle2_train.training.agreed_stream import AgreedStream, together
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.callbacks import Checkpoints, Pictures, Records
-from dalle2_train.training.protocols import Batches, OpenStream, Recorder, Sampler
+from dalle2_train.training.protocols import OpenStream, Recorder, Sampler
+from dalle2_train.training.quarantine import Quarantine
 from dalle2_train.training.records import Progress, report_once
 from dalle2_train.training.stopping import Stopping
 from dalle2_train.training.strategy import MeshStrategy
@@ -56,7 +58,8 @@ def fit(
 
     The arguments are what the composition root chooses: eight small things rather than one bag of them.
     Raises PreemptedError after a stop that was asked for, with a checkpoint written; RefusedError where the loss is
-    no number; InputError where the run's folder cannot be written or holds something else.
+    no number, or too much of the data is faulty; InputError where the run's folder cannot be written or holds
+    something else.
     """
     if (done := finished(run_uri, module.training_config.num_steps)) is not None:
         return done
@@ -72,13 +75,17 @@ def fit(
     module.completed_steps = start = resumed[1].step if resumed else 0
     progress = Progress(run_uri, module.training_config.num_steps)
     checkpoints = Checkpoints(run_uri, manifest_base, dict(extra_files or {}), lambda: None)
-    callbacks = _callbacks(run_uri, start, progress, recorder, sampler, checkpoints)
     status, outcome = "failed", None
     try:
         if start < module.training_config.num_steps:
-            resume = _Resume(resumed[0] if resumed else None)
-            with contextlib.closing(open_stream(resumed[1].order if resumed else None)) as stream:
-                _run_lightning(module, stream, strategy, [resume, *callbacks])
+            quarantine = Quarantine(run_uri, recorder)
+            order = resumed[1].order if resumed else None
+            stream = together(lambda: open_stream(order, quarantine.met.append))
+            with contextlib.closing(stream):
+                quarantine.begin(start, stream)
+                callbacks = _callbacks(run_uri, start, progress, recorder, sampler, quarantine, checkpoints)
+                resume = _Resume(resumed[0] if resumed else None)
+                _run_lightning(module, AgreedStream(stream), strategy, [resume, *callbacks])
         outcome = module.outcome
         if module.completed_steps < module.training_config.num_steps:
             status = "preempted"
@@ -144,21 +151,22 @@ def _callbacks(
     progress: Progress,
     recorder: Recorder | None,
     sampler: Sampler | None,
+    quarantine: Quarantine,
     checkpoints: Checkpoints,
 ) -> list[pl.Callback]:
-    """Stopping before checkpoints, so that the step that stops is also saved."""
+    """Stopping before checkpoints, so that the step that stops is also saved, and with it the faults up to there."""
     callbacks: list[pl.Callback] = []
     if dist.get_rank() == 0:
         records = Records(run_uri, recorder, progress, start)
-        checkpoints.before_save = records.losses.flush
+        checkpoints.before_save = lambda: (records.losses.flush(), quarantine.flush())
         callbacks.append(records)
     if sampler is not None:
         callbacks.append(Pictures(run_uri, sampler, recorder))
-    return [*callbacks, Stopping(run_uri), checkpoints]
+    return [*callbacks, Stopping(run_uri), quarantine, checkpoints]
 
 
 def _run_lightning(
-    module: UnclipModule, stream: Batches, strategy: MeshStrategy, callbacks: list[pl.Callback]
+    module: UnclipModule, stream: AgreedStream, strategy: MeshStrategy, callbacks: list[pl.Callback]
 ) -> None:
     """Lightning turns the crank; logging, checkpoints, progress and the counting of steps are ours."""
     left = module.training_config.num_steps - module.completed_steps

@@ -1,11 +1,14 @@
 """What training is handed by its caller: it knows neither MLflow nor a sampler's insides."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 from torch import Tensor, nn
+
+from dalle2_train.data.faults import Fault, OnFault
+from dalle2_train.data.selection import Ledger
 
 
 class Loss(NamedTuple):
@@ -24,6 +27,10 @@ class Recorder(Protocol):
 
     def image(self, name: str, step: int, image: Image.Image) -> None: ...
 
+    def document(self, name: str, value: Mapping[str, Any]) -> None:
+        """Keep a JSON value under a file's name."""
+        ...
+
     def finish(self, status: str) -> None:
         """status: finished, preempted, refused or failed."""
         ...
@@ -38,6 +45,16 @@ class Sampler(Protocol):
 class Order(Protocol):
     """Where a stream stands after a batch; a rank knows its own lanes only."""
 
+    @property
+    def delivered(self) -> tuple[int, ...]:
+        """Samples handed out so far, per source."""
+        ...
+
+    @property
+    def quarantined(self) -> tuple[int, ...]:
+        """Faulty samples passed over so far, per source."""
+        ...
+
     @classmethod
     def merge(cls, states: list[Any]) -> Any:
         """The parts of all ranks as one."""
@@ -48,6 +65,21 @@ class Order(Protocol):
 
 class Batches(Protocol):
     """A stream of data, which may be made ahead by threads and processes of its own."""
+
+    @property
+    def ledger(self) -> Mapping[str, Ledger]:
+        """Source → where its samples went before training."""
+        ...
+
+    @property
+    def known_faults(self) -> Iterable[Fault]:
+        """What the ledger calls faulty."""
+        ...
+
+    @property
+    def max_faulty(self) -> float:
+        """Share of the samples met that may be faulty."""
+        ...
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Yields (batch, Order after this batch), without end."""
@@ -61,4 +93,6 @@ class Batches(Protocol):
 class OpenStream(Protocol):
     """Opens the data where a checkpoint's order left it; None opens its beginning."""
 
-    def __call__(self, order: Mapping[str, Any] | None) -> Batches: ...
+    def __call__(self, order: Mapping[str, Any] | None, on_fault: OnFault) -> Batches:
+        """on_fault: hears of each faulty sample, before the batch that would have had it."""
+        ...

@@ -25,18 +25,18 @@ def report_once(seen: set[str], what: str, error: Exception) -> None:
         print(f"{what} failed and is ignored from here on: {type(error).__name__}: {error}", file=sys.stderr)
 
 
-class LossRecord:
-    """NAME/losses.jsonl: one line a step, rewound to the checkpoint that a restart goes on from.
+class JsonLines:
+    """A file of JSON lines in a run's folder; of an earlier attempt's those stay that `keeps` says.
 
     On a local file system lines are appended as they come; on remote storage the file is replaced at `flush`.
     """
 
-    def __init__(self, run_uri: str, completed_steps: int) -> None:
-        self.uri = losses_uri(run_uri)
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= completed_steps]
+    def __init__(self, uri: str, keeps: Callable[[dict[str, Any]], bool] = lambda line: True) -> None:
+        self.uri = uri
+        kept = [line for line in self._lines() if keeps(json.loads(line))]
         local = storage.local_path(self.uri)
         self._is_remote = local is None
-        self.path = local or Path(tempfile.mkdtemp(prefix="dalle2-losses-")) / "losses.jsonl"
+        self.path = local or Path(tempfile.mkdtemp(prefix="dalle2-lines-")) / "lines.jsonl"
         storage.publish_bytes(str(self.path), "".join(f"{line}\n" for line in kept).encode())
         self._stream: IO[str] = self.path.open("a", buffering=1)
 
@@ -66,6 +66,13 @@ class LossRecord:
         if not storage.exists(self.uri):
             return []
         return [line for line in storage.read_bytes(self.uri).decode().split("\n")[:-1] if line.endswith("}")]
+
+
+class LossRecord(JsonLines):
+    """NAME/losses.jsonl: one line a step, rewound to the checkpoint that a restart goes on from."""
+
+    def __init__(self, run_uri: str, completed_steps: int) -> None:
+        super().__init__(losses_uri(run_uri), lambda line: line["step"] <= completed_steps)
 
 
 class Progress:

@@ -13,7 +13,7 @@ from dalle2_train.data.batches import BatchType, ClipBatch
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.order_state import OrderState
 from dalle2_train.data.stream import Stream
-from dalle2_train.errors import InputError
+from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.storage import reading, retry
 
 MakeSet = Callable[..., str]
@@ -148,7 +148,7 @@ def test_a_shard_that_is_all_damage_ends_the_run(make_set: MakeSet):
     uri = make_set(20, 100)
     tar = Path(uri) / "00000.tar"
     tar.write_bytes(bytes(tar.stat().st_size))
-    with pytest.raises(InputError, match="damaged samples in a row"):
+    with pytest.raises(RefusedError, match="damaged samples in a row"):
         next(iter(open_stream(uri)))
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from dalle2_train import seeding
 from dalle2_train.checkpoints.manifest import ModelManifest
+from dalle2_train.data.faults import Fault
+from dalle2_train.data.selection import Ledger
+from dalle2_train.errors import RefusedError
 from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.parallel.shard import ParallelConfig
 from dalle2_train.training.base import UnclipModule
@@ -70,6 +73,8 @@ class ToyModule(UnclipModule):
 class ToyOrder:
     step: int
     ranks: list[int]
+    delivered: tuple[int, ...] = (0,)
+    quarantined: tuple[int, ...] = (0,)
 
     @classmethod
     def merge(cls, states: list["ToyOrder"]) -> "ToyOrder":
@@ -80,20 +85,50 @@ class ToyOrder:
         return {"step": self.step, "ranks": self.ranks}
 
 
+@dataclass
 class ToyStream:
     """Global batch s is drawn from (s, sample); a rank takes every world_size-th sample."""
 
-    def __init__(self, order: Any, size: int, dtype: torch.dtype, seconds: float = 0.0) -> None:
-        self.first, self.size, self.dtype, self.seconds = (order or {"step": 0})["step"], size, dtype, seconds
+    order: Any
+    on_fault: Callable[[Fault], None]
+    size: int
+    dtype: torch.dtype
+    seconds: float = 0.0
+    faults_per_step: tuple[int, ...] = (0,)
+    """Of each rank, from `faulty_from` on."""
+    faulty_from: int = 0
+    ends: tuple[int, int] | None = None
+    """(rank, step) where there is no batch any more."""
+    max_faulty: float = 0.01
+    num_lost: int = 0
+    """Samples that the manifest knows to be lost."""
+
+    @property
+    def ledger(self) -> dict[str, Ledger]:
+        return {
+            "": Ledger(1000, 1000 - self.num_lost, {}, {"truncated": self.num_lost} if self.num_lost else {})
+        }
+
+    @property
+    def known_faults(self) -> list[Fault]:
+        return [Fault("lost.tar", None, "truncated", "cut", self.num_lost)] if self.num_lost else []
 
     def __iter__(self):
         rank, world_size = dist.get_rank(), dist.get_world_size()
-        step = self.first
+        step, faulty = (self.order or {"step": 0})["step"], 0
         while True:
+            if (rank, step) == self.ends:
+                raise RefusedError("nothing but damage in 00007.tar")
             index = step * self.size + torch.arange(rank, self.size, world_size)
             time.sleep(self.seconds)
+            for number in range(
+                self.faults_per_step[rank % len(self.faults_per_step)] * (step >= self.faulty_from)
+            ):
+                faulty += 1
+                self.on_fault(Fault(f"0000{rank}.tar", f"{step}-{number}", "broken_image", "not a picture"))
             step += 1
-            yield ToyBatch(index, seeding.normal((5,), 0, "x", 0, index, self.dtype)), ToyOrder(step, [rank])
+            state = ToyOrder(step, [rank], (step * len(index),), (faulty,))
+            yield ToyBatch(index, seeding.normal((5,), 0, "x", 0, index, self.dtype)), state
 
     def close(self) -> None:
         pass
@@ -110,6 +145,7 @@ def train_toy(
     recorder: Any = None,
     sampler: Any = None,
     config: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
     **training: Any,
 ) -> FitResult:
     torch.manual_seed(0)
@@ -127,7 +163,9 @@ def train_toy(
     )
     return fit(
         module,
-        lambda order: ToyStream(order, training_config.global_batch_size, dtype, seconds),
+        lambda order, on_fault: ToyStream(
+            order, on_fault, training_config.global_batch_size, dtype, seconds, **(data or {})
+        ),
         run_uri=run_uri,
         manifest_base=ModelManifest(kind="prior", config=config or {"toy": 1}),
         strategy=strategy,

@@ -23,6 +23,7 @@ from dalle2_train.errors import InputError, PreemptedError, RefusedError
 class Recorded:
     def __init__(self, fails: bool = False) -> None:
         self.values, self.images, self.statuses, self.fails = {}, [], [], fails
+        self.documents = {}
 
     def metrics(self, step, values):
         if self.fails:
@@ -31,6 +32,9 @@ class Recorded:
 
     def image(self, name, step, image):
         self.images.append((name, step, image.size))
+
+    def document(self, name, value):
+        self.documents[name] = value
 
     def finish(self, status):
         self.statuses.append(status)
