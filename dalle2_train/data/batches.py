@@ -91,8 +91,8 @@ def collate(batch_type: BatchType, index: list[int], samples: list[Decoded]) -> 
     if "token_ids" in batch_type._fields:
         tokens = [sample.tokens for sample in samples if sample.tokens is not None]
         assert len(tokens) == len(samples), "the stream tokenises before it collates"
-        columns["token_ids"] = torch.stack([ids for ids, _ in tokens])
-        columns["text_mask"] = torch.stack([mask for _, mask in tokens])
+        columns["token_ids"] = torch.from_numpy(np.stack([ids for ids, _ in tokens]))
+        columns["text_mask"] = torch.from_numpy(np.stack([mask for _, mask in tokens]))
     for name in ("image_embed", "text_embed", "text_encodings", "text_mask"):
         if name in batch_type._fields and name not in columns:
             columns[name] = torch.from_numpy(np.stack([_there(getattr(sample, name)) for sample in samples]))

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from dalle2_train.data.picture import Picture
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Decoded:
@@ -35,7 +30,7 @@ class Decoded:
         self.text_embed: NDArray[np.float32] | None = None
         self.text_encodings: NDArray[np.float16] | NDArray[np.float32] | None = None
         self.text_mask: NDArray[np.bool_] | None = None
-        self.tokens: tuple[Tensor, Tensor] | None = None
+        self.tokens: tuple[NDArray[np.int64], NDArray[np.bool_]] | None = None
 
     @property
     def nbytes(self) -> int:

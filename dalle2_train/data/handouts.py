@@ -79,8 +79,8 @@ class BatchMaker:
         if self.tokenize is None or "token_ids" not in self.batch_type._fields or not new:
             return
         token_ids, mask = self.tokenize([sample.caption for sample in new])  # (B, L), (B, L)
-        for sample, ids, seen in zip(new, token_ids, mask, strict=True):
-            sample.tokens = (ids.clone(), seen.clone())
+        for sample, ids, seen in zip(new, token_ids.numpy(), mask.numpy(), strict=True):
+            sample.tokens = (ids.copy(), seen.copy())  # alone: a sample is kept longer than its batch
 
 
 def _state(step: int, identity: str, lanes: Sequence[Lane]) -> OrderState:

@@ -5,6 +5,7 @@ S shards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
@@ -69,8 +70,14 @@ class Selection:
 
     def place(self, number: int) -> Place:
         """Where the kept sample `number` lies."""
-        shard = int(np.searchsorted(self.starts, number, side="right")) - 1
-        return Place(shard, int(self.positions[shard][number - self.starts[shard]]))
+        return self.places([number])[0]
+
+    def places(self, numbers: Sequence[int]) -> list[Place]:
+        """Where the kept samples `numbers` lie."""
+        shards = np.searchsorted(self.starts, numbers, side="right") - 1
+        within = np.asarray(numbers, dtype=np.int64) - self.starts[shards]
+        pairs = zip(shards.tolist(), within.tolist(), strict=True)
+        return [Place(shard, int(self.positions[shard][number])) for shard, number in pairs]
 
 
 def select(shards: ShardSet, split: str | None, filters: FilterConfig = NO_FILTERS) -> Selection:

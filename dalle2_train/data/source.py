@@ -67,15 +67,17 @@ class SourceChunk:
         self._chunk: Chunk | Sequence[Decoded] = workers.load(source.number, wanted) if wanted else ()
 
     def _wanted(self, places: range, lane: int, cursor: int) -> list[Wanted]:
-        wanted: list[Wanted] = []
+        missing: list[int] = []
         for place in places:
             tag = self._tag(place)
-            if tag in self._positions or self._kept(place) is not None:
-                continue
-            self._positions[tag] = len(wanted)
-            where = self.source.selection.place(self._ids[place])
-            wanted.append(Wanted(where, self.source.key(lane, cursor + place)))
-        return wanted
+            if tag not in self._positions and self._kept(place) is None:
+                self._positions[tag] = len(missing)
+                missing.append(place)
+        where = self.source.selection.places([self._ids[place] for place in missing])
+        if not self.source.loader.decode.draws:  # whatever the key
+            return [Wanted(found, 0) for found in where]
+        pairs = zip(where, missing, strict=True)
+        return [Wanted(found, self.source.key(lane, cursor + place)) for found, place in pairs]
 
     def _tag(self, place: int) -> int:
         """What is decoded once: a sample, or, where something is drawn for it, each time that it comes."""

@@ -39,7 +39,7 @@ class Transforms:
     def caption(self, raw: RawSample, key: int) -> str:
         """One of the sample's captions. DamagedError where it has none."""
         found = captions(raw, self.captions)
-        return found[int(_draw(key, "caption") * len(found))]
+        return found[0] if len(found) == 1 else found[int(_draw(key, "caption") * len(found))]
 
     def _random_square(self, key: int, width: int, height: int) -> Square:
         """A square of a size between min_crop_fraction and 1 of the short side, and its place; both uniform."""

@@ -42,11 +42,14 @@ class EmbeddingSource:
         rows = self.alignment.rows(wanted)
         vectors, texts = self.reader.read(*rows), self._captions(rows)
         embeddings = self.alignment.embeddings
+        told = {
+            part: (embeddings.index(part).keys, embeddings.uri(part)) for part in set(rows.parts.tolist())
+        }
         found: list[RawSample] = []
         places = zip(rows.parts.tolist(), rows.rows.tolist(), strict=True)
         for (part, row), vector, text in zip(places, _rows(vectors), texts, strict=False):
-            sample: RawSample = {"__key__": embeddings.index(part).keys[row], "__url__": embeddings.uri(part)}
-            sample[_VECTORS] = vector
+            keys, uri = told[part]
+            sample: RawSample = {"__key__": keys[row], "__url__": uri, _VECTORS: vector}
             if text is not None:
                 sample["txt"] = text
             found.append(sample)
