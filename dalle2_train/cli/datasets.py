@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from dalle2_train.cli.manners import MODEL_HELP, Outcome, add_command, resolve_model, would
+from dalle2_train.cli.manners import MODEL_HELP, Outcome, add_command, add_settings, resolve_model, would
 
 SHARDS_HELP = "shards: a folder, one .tar, or a pattern such as 's3://bucket/set/{00000..00099}.tar'"
 _WORKERS_HELP = "Ray actors that take a shard each; 0 (the default): this machine alone, without Ray"
@@ -42,6 +42,13 @@ def add_commands(commands: Any) -> None:
         steps, "check", _check, "find every fault by shard, key and kind (exit code 3 when there are some)"
     )
     check.add_argument("uri", metavar="URI", help=SHARDS_HELP)
+
+    stats = add_command(
+        steps, "stats", _stats, "how sizes, captions and scores are distributed, and what filters would drop"
+    )
+    stats.add_argument("uri", metavar="URI", help=SHARDS_HELP)
+    stats.add_argument("--to", metavar="FOLDER", help="folder for stats.png and stats.json")
+    add_settings(stats, "split and filters, for instance filters.min_width=256")
 
     embed = add_command(steps, "embed", _embed, "CLIP embeddings of every sample, a file of rows a shard")
     embed.add_argument("uri", metavar="URI", help=SHARDS_HELP)
@@ -144,6 +151,31 @@ def _check(args: argparse.Namespace) -> Outcome:
     whole = f"{report.num_samples} samples in {report.num_shards} shards, {len(lines)} faults{of_kinds}"
     text = "\n".join([*lines, f"{args.uri}: {whole}"])
     return Outcome({**to_dict(report), "kinds": counts}, text, 3 if report.faults else 0)
+
+
+def _stats(args: argparse.Namespace) -> Outcome:
+    from dalle2_train import storage
+    from dalle2_train.config import build, override, to_dict
+    from dalle2_train.data.stats import StatsConfig, stats
+    from dalle2_train.data.stats_figure import figure
+    from dalle2_train.data.stats_table import table
+
+    # As a recipe spells them, too.
+    config = build(
+        StatsConfig, override({}, [setting.removeprefix("data.") for setting in args.set]), "stats"
+    )
+    if args.to is not None:
+        storage.check_could_write(args.to)
+    if args.dry_run:
+        return would({"uri": args.uri, "to": args.to}, f"read the index of {args.uri}")
+    found = stats(args.uri, config)
+    text = table(found)
+    if args.to is not None:
+        picture, numbers = storage.join(args.to, "stats.png"), storage.join(args.to, "stats.json")
+        storage.publish_bytes(picture, figure(found))
+        storage.publish_json(numbers, {**to_dict(found), "filters": to_dict(config.filters)})
+        text += f"\nhistograms in {picture} and {numbers}"
+    return Outcome(to_dict(found), text)
 
 
 def _embed(args: argparse.Namespace) -> Outcome:

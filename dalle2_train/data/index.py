@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from dalle2_train import storage
 from dalle2_train.data import locate, tarscan
+from dalle2_train.data.formats import IMAGE_EXTENSIONS
 from dalle2_train.data.manifest import (
     MANIFEST,
     Shard,
@@ -201,8 +202,14 @@ def _row(stream: Any, sample: tarscan.Sample) -> dict[str, Any]:
         "crc32": sample.crc32(stream),
         "split": split_of(record),
         "fault": next((kind for kind in texts.faults if kind not in _OF_CAPTIONS), None),
+        "format": _format(sample),
         **known(record, texts.caption),
     }
+
+
+def _format(sample: tarscan.Sample) -> str | None:
+    extensions = {member.extension for member in sample.members}
+    return next((extension for extension in IMAGE_EXTENSIONS if extension in extensions), None)
 
 
 def _kept(place: str) -> Shard | None:

@@ -43,12 +43,13 @@ KNOWN = pa.schema(
         ("hash", pa.string()),  # of the picture's bytes or pixels, as the set tells it
     ]
 )
-SCORED = pa.schema(
+ADDED = pa.schema(
     [
+        ("format", pa.string()),  # the extension of its picture
         ("nsfw_score", pa.float32()),  # probability that it is pornographic, by the model of `shards score`
     ]
 )
-SCHEMA = pa.unify_schemas([PLACES, KNOWN, SCORED])
+SCHEMA = pa.unify_schemas([PLACES, KNOWN, ADDED])
 
 SPELLINGS = {
     "width": ("original_width", "width", "WIDTH"),
