@@ -38,6 +38,11 @@ class DataConfig:
     """Which samples are left out, by what their records tell."""
     cache_megabytes: int = 512
     """Decoded samples kept in memory, per process; 0 keeps none."""
+    cache_folder: str | None = None
+    """A folder on a local disk for what is read of the shards, encoded as it is; all processes of a machine share it.
+    With it goes data.cache_gigabytes. null: none. An absolute path, the same on every machine."""
+    cache_gigabytes: float = 0
+    """At most so much is kept there; what was used longest ago goes first."""
     num_workers: int = 0
     """Processes per rank that read and decode; 0: the rank's own does. It decides the speed, never the order."""
     prefetch_batches: int = 2
@@ -56,6 +61,13 @@ class DataConfig:
         if self.crop == "center" and self.min_crop_fraction != 1:
             raise InputError(
                 "data.min_crop_fraction is of random crops; set data.crop=random, or leave it at 1"
+            )
+        if (self.cache_folder is None) != (self.cache_gigabytes == 0) or self.cache_gigabytes < 0:
+            raise InputError(f"data.cache_folder is {self.cache_folder}, data.cache_gigabytes {self.cache_gigabytes}; "
+                             "set both, or neither")  # fmt: skip
+        if self.cache_folder is not None and not self.cache_folder.startswith("/"):
+            raise InputError(
+                f"data.cache_folder is {self.cache_folder}; give an absolute path on a local disk"
             )
         if self.captions != "txt" and not re.fullmatch(r"json\.\S+", self.captions):
             raise InputError(f"data.captions is {self.captions!r}; it must be txt, or json.FIELD")

@@ -48,4 +48,4 @@ def captions(raw: RawSample, source: str = "txt") -> list[str]:
 def check_whole(raw: RawSample) -> None:
     """DamagedError for a sample that its reader found damaged."""
     if (error := raw.get("__error__")) is not None:
-        raise DamagedError(error if error in ("truncated", "damaged") else "damaged", error)
+        raise DamagedError(error if error in ("missing", "truncated", "damaged") else "damaged", error)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dalle2_train import seeding
 from dalle2_train.data.batches import BatchType
+from dalle2_train.data.cache import open_cache
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.decode_sample import DecodeSample
 from dalle2_train.data.embeddings.joined import join_embeddings
@@ -76,7 +77,8 @@ def _loader(
 ) -> tuple[Selection, Loader]:
     """(those of the selected samples that there is everything of, how they are loaded)."""
     fields = batch_type._fields
-    pictures = Reader(shards) if "image" in fields else None
+    cache = open_cache(config.cache_folder, config.cache_gigabytes)
+    pictures = Reader(shards, cache) if "image" in fields else None
     image_size = config.image_size if pictures is not None else None
     if "image_embed" not in fields:
         return selection, Loader(DecodeSample(image_size, False, config.transforms), pictures)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from dalle2_train import storage
+from dalle2_train.data.cache import PageCache
 from dalle2_train.data.manifest import ShardSet
 from dalle2_train.data.selection import Place
 from dalle2_train.data.shard_index import ShardIndex
@@ -21,10 +23,13 @@ _READ_LIMIT = 1 << 26
 
 
 class Reader:
-    """Reads the samples of one set; a damaged one has an "__error__" instead of members."""
+    """Reads the samples of one set; a damaged one has an "__error__" instead of members.
 
-    def __init__(self, shards: ShardSet) -> None:
-        self.shards = shards
+    Permanent faults are of the samples; unreachable storage raises OSError.
+    """
+
+    def __init__(self, shards: ShardSet, cache: PageCache | None = None) -> None:
+        self.shards, self.cache = shards, cache
 
     def __call__(self, wanted: Iterable[Place]) -> Iterator[RawSample]:
         """A stage of a `wds.DataPipeline`: places in, raw samples out, in the same order."""
@@ -35,12 +40,40 @@ class Reader:
         """The samples at `wanted`, in that order, from as few reads as their neighbourhood allows."""
         found: dict[Place, RawSample] = {}
         for run in _runs(sorted(set(wanted)), self.shards):
-            index, uri = self.shards.index(run[0].shard), self.shards.uri(run[0].shard)
-            start = int(index.offsets[run[0].position])
-            data = storage.read_bytes(uri, start, _end(index, run[-1]) - start)
-            for place in run:
-                found[place] = _sample(uri, index, place.position, data, start)
+            found |= zip(run, self._read_run(run), strict=True)
         return [found[place] for place in wanted]
+
+    def _read_run(self, run: list[Place]) -> list[RawSample]:
+        """Samples of one shard in one read, and in a second one where the first brought damage."""
+        number = run[0].shard
+        index, uri, shard = (
+            self.shards.index(number),
+            self.shards.uri(number),
+            self.shards.manifest.shards[number],
+        )
+        start = int(index.offsets[run[0].position])
+        length = _end(index, run[-1]) - start
+        read = partial(storage.read_bytes, uri)
+        try:
+            if self.cache is not None:
+                samples = _samples(uri, index, run, self.cache.read(uri, shard, start, length, read), start)
+                if all("__error__" not in sample for sample in samples):
+                    return samples
+                self.cache.forget(uri, shard, start, length)
+            samples = _samples(uri, index, run, read(start, length), start)
+            if all("__error__" not in sample for sample in samples):
+                return samples
+            # What was damaged on its way is whole the second time; what lies damaged is damaged again.
+            return _samples(uri, index, run, read(start, length), start)
+        except storage.MissingError:
+            return [
+                {"__key__": index.keys[place.position], "__url__": uri, "__error__": "missing"}
+                for place in run
+            ]
+
+
+def _samples(uri: str, index: ShardIndex, run: list[Place], data: bytes, start: int) -> list[RawSample]:
+    return [_sample(uri, index, place.position, data, start) for place in run]
 
 
 def _sample(uri: str, index: ShardIndex, position: int, data: bytes, start: int) -> RawSample:

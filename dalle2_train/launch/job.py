@@ -35,6 +35,8 @@ _UNDECISIVE = {
     "embeddings",
     "data.cache_megabytes",
     "data.max_faulty",
+    "data.cache_folder",
+    "data.cache_gigabytes",
     "data.num_workers",
     "data.prefetch_batches",
     *(
