@@ -72,6 +72,11 @@ def mixture_of(uri: str) -> Mixture:
     return Mixture(tuple(_from(folder, source) for source in found.sources))
 
 
+def sets_of(uri: str) -> tuple[str, ...]:
+    """The URIs of the sets behind `uri`: itself, or those of a mixture's sources."""
+    return tuple(source.uri for source in mixture_of(uri).sources)
+
+
 def _from(folder: str, source: SourceConfig) -> SourceConfig:
     embeddings = _absolute(folder, source.embeddings) if source.embeddings else None
     return replace(source, uri=_absolute(folder, source.uri), embeddings=embeddings)

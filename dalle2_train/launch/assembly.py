@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -24,14 +24,14 @@ from dalle2_train.data.batches import (
     UpsamplerBatch,
 )
 from dalle2_train.data.config import DataConfig
-from dalle2_train.data.embeddings.layout import EmbeddingInfo, EmbeddingManifest, read_covariance
-from dalle2_train.data.embeddings.sets import open_data
+from dalle2_train.data.embeddings.merged import Embeddings
 from dalle2_train.data.faults import OnFault
 from dalle2_train.data.handouts import Tokenize
-from dalle2_train.data.locate import home_of
 from dalle2_train.data.members import captions
+from dalle2_train.data.mixture import sets_of
 from dalle2_train.data.pipeline import pipeline
 from dalle2_train.data.stream import Stream
+from dalle2_train.data.summary import summarize
 from dalle2_train.encoders.clip import build_clip
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
@@ -94,7 +94,7 @@ class Assembly:
 
 def assemble(job: TrainJob) -> Assembly:
     """Build everything on this rank; every rank builds the same weights."""
-    data = open_data(job.data).manifest
+    data = summarize(job.data)
     embeddings = find_embeddings(job) if job.needs_embeddings else None
     clip = open_clip(job, embeddings.info) if embeddings is not None else None
     # The global generator is forked: whoever calls this in their own process keeps their draws.
@@ -118,24 +118,24 @@ def assemble(job: TrainJob) -> Assembly:
     return Assembly(job, module, manifest, sampler, *_words(job, module, embeddings, clip))
 
 
-def _prepare(job: TrainJob, module: UnclipModule, embeddings: EmbeddingManifest | None) -> str | None:
+def _prepare(job: TrainJob, module: UnclipModule, embeddings: Embeddings | None) -> str | None:
     """Statistics of the embeddings and weights to begin with, whose digest is returned."""
     info = embeddings.info if embeddings is not None else None
     if isinstance(module, PriorModule) and info is not None:
         use_statistics(module.network, info.mean, info.std)
     if isinstance(module, DecoderModule) and module.whitens and info is not None:
-        whiten_image_embed(module.network, info.mean, _covariance(job, info))
+        whiten_image_embed(module.network, info.mean, _covariance(embeddings))
     init_from = None
     if job.init_from is not None:
         init_from = _init_from(job.init_from, job.recipe.family, module.network)
     if isinstance(module, PriorModule) and module.whitens and info is not None:
         # Last, because weights to begin with bring the statistics that they were trained with.
-        whiten_error(module, _covariance(job, info))
+        whiten_error(module, _covariance(embeddings))
     return init_from
 
 
 def _words(
-    job: TrainJob, module: UnclipModule, embeddings: EmbeddingManifest | None, clip: ClipEncoder | None
+    job: TrainJob, module: UnclipModule, embeddings: Embeddings | None, clip: ClipEncoder | None
 ) -> tuple[BatchType, Tokenize | None]:
     """(what a batch holds, how captions become tokens where it holds some)."""
     family = job.recipe.family
@@ -165,16 +165,19 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
             return UpsamplerModule(Upsampler(model.network), model, *settings)
 
 
-def _covariance(job: TrainJob, info: EmbeddingInfo) -> Tensor:
+def _covariance(embeddings: Embeddings | None) -> Tensor:
     """(E, E) float64."""
-    return torch.from_numpy(read_covariance(home_of(job.embeddings or job.data), info))
+    assert embeddings is not None
+    return torch.from_numpy(embeddings.covariance())
 
 
 def _tokenizer(job: TrainJob, model: ClipModelConfig) -> CLIPTokenizer:
     """That of the CLIP to begin with, whose weights belong to its tokens, or one trained on the captions."""
     if job.init_from is not None:
         return load_clip(job.init_from).tokenizer
-    texts = islice(_captions(job.data, job.recipe.data), _MAX_TOKENIZER_CAPTIONS)
+    sets = sets_of(job.data)
+    parts = (islice(_captions(uri, job.recipe.data), _MAX_TOKENIZER_CAPTIONS // len(sets)) for uri in sets)
+    texts = chain.from_iterable(parts)
     return train_tokenizer(texts, model.encoder.vocab_size, model.encoder.context_length)
 
 

@@ -11,15 +11,11 @@ from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps
 from dalle2_train.checkpoints.manifest import ModelManifest, model_digest, read_manifest
 from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.config import to_dict
-from dalle2_train.data.embeddings.layout import (
-    EmbeddingInfo,
-    EmbeddingManifest,
-    has_embeddings,
-    read_covariance,
-)
-from dalle2_train.data.embeddings.sets import EmbeddingSet, open_data, open_embeddings
+from dalle2_train.data.embeddings.layout import EmbeddingInfo
+from dalle2_train.data.embeddings.merged import Embeddings
 from dalle2_train.data.freshness import check_fresh
-from dalle2_train.data.locate import home_of
+from dalle2_train.data.mixture import mixture_of
+from dalle2_train.data.summary import summarize, summarize_embeddings
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.errors import InputError
@@ -56,7 +52,7 @@ class TrainJob:
 
     recipe: Recipe
     data: str
-    """Folder of shards, or, for the prior, of embeddings alone."""
+    """Folder or pattern of shards, or, for the prior, of embeddings alone; or the YAML file of a mixture."""
     storage: str
     """Folder of all runs."""
     name: str
@@ -103,7 +99,7 @@ def check_begun(job: TrainJob, found: ModelManifest) -> None:
     if (
         found.data is not None
         and storage.exists(job.data)
-        and open_data(job.data).manifest.digest != found.data.digest
+        and summarize(job.data).digest != found.data.digest
     ):
         others.append(f"the shards {found.data.uri}, or what they held then")
     if (
@@ -142,8 +138,9 @@ def check(job: TrainJob, workers: int) -> None:
         raise InputError(
             f"--name {job.name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit"
         )
+    sets = [uri for source in mixture_of(job.data).sources for uri in (source.uri, source.embeddings)]
     if workers > 0 and any(
-        uri and uri.startswith("memory:") for uri in (job.storage, job.data, job.embeddings)
+        uri and uri.startswith("memory:") for uri in (job.storage, job.data, job.embeddings, *sets)
     ):
         raise InputError(
             "memory: lives in one process and cannot be shared by workers; use a folder, or --workers 0"
@@ -153,21 +150,20 @@ def check(job: TrainJob, workers: int) -> None:
         raise InputError(f"--workers {workers} does not divide data.num_lanes {recipe.data.num_lanes}; "
                          "choose a divisor of it")  # fmt: skip
     mesh_sizes(recipe.parallel, num_ranks, num_ranks)
-    data = open_data(job.data)
-    manifest = data.manifest
-    if not isinstance(data, EmbeddingSet):
-        check_fresh(job.data)
-    if not manifest.count().get(recipe.data.split):
-        raise InputError(f"{job.data}: no sample is in the split {recipe.data.split!r} (there are {manifest.count()}); "
+    data = summarize(job.data)
+    for uri in data.sets:
+        check_fresh(uri)
+    if not data.splits.get(recipe.data.split):
+        raise InputError(f"{job.data}: no sample is in the split {recipe.data.split!r} (there are {data.splits}); "
                          "set data.split")  # fmt: skip
-    if isinstance(data, EmbeddingSet) and recipe.family != "prior":
+    if not data.has_pictures and recipe.family != "prior":
         raise InputError(f"{job.data}: holds embeddings and no pictures, which a {recipe.family} learns from; give the "
                          "shards with the pictures as --data, and these as --embeddings")  # fmt: skip
     if job.needs_embeddings:
-        info = find_embeddings(job).info
-        open_clip(job, info)
+        embeddings = find_embeddings(job)
+        open_clip(job, embeddings.info)
         if _whitens(job):
-            read_covariance(home_of(job.embeddings or job.data), info)
+            embeddings.covariance()
     if (begun := _newest_checkpoint(job)) is not None:
         check_begun(job, begun)
         if begun.step > recipe.training.num_steps:
@@ -176,18 +172,14 @@ def check(job: TrainJob, workers: int) -> None:
     storage.check_could_write(job.storage)
 
 
-def find_embeddings(job: TrainJob) -> EmbeddingManifest:
+def find_embeddings(job: TrainJob) -> Embeddings:
     """Those that the job names. Raises InputError where there are none, or where they do not fit."""
-    uri, family = job.embeddings or job.data, job.recipe.family
-    if not has_embeddings(home_of(uri)):
-        raise InputError(f"{uri}: there are no embeddings, which a {family} learns from; make them with "
-                         "`dalle2-train shards embed`, and give their folder as --embeddings")  # fmt: skip
-    found = open_embeddings(uri).embeddings
+    found = summarize_embeddings(job.data, job.embeddings)
     assert isinstance(job.recipe.model, PriorModelConfig | DecoderModelConfig)
     wanted = job.recipe.model.network.embed_dim
     if found.info.embed_dim != wanted:
-        raise InputError(f"{uri}: its embeddings have {found.info.embed_dim} dimensions, but model.network.embed_dim "
-                         f"is {wanted}; make them equal")  # fmt: skip
+        raise InputError(f"{job.embeddings or job.data}: its embeddings have {found.info.embed_dim} dimensions, but "
+                         f"model.network.embed_dim is {wanted}; make them equal")  # fmt: skip
     return found
 
 

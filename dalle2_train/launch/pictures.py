@@ -5,14 +5,15 @@ Legend: B pictures, E embedding, H W their size.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from dalle2_train import seeding
-from dalle2_train.data.embeddings.sets import EmbeddingSet, open_data
-from dalle2_train.data.samples import collect
+from dalle2_train.data.samples import collect, splits_of
+from dalle2_train.data.summary import summarize
 from dalle2_train.diffusion.guidance import guide
 from dalle2_train.diffusion.samplers import SamplerConfig, sample
 from dalle2_train.encoders.encoder import ClipEncoder, TextFeatures
@@ -174,14 +175,15 @@ def _guided(
 
 def _examples(job: TrainJob, count: int, size: int) -> Examples:
     """The first of the validation split, or of the trained one where there is no validation."""
-    data = open_data(job.data)
-    if isinstance(data, EmbeddingSet):
+    data = summarize(job.data)
+    if not data.has_pictures:
         raise InputError(
             f"{job.data} holds embeddings and no pictures, which the samples during training need; give the shards "
             "with the pictures as --data and these as --embeddings, or set training.sample_every_steps=0"
         )
-    split = _SPLIT if _SPLIT in data.manifest.count() else job.recipe.data.split
-    found = collect(job.data, split, size, count)
+    split = _SPLIT if _SPLIT in data.splits else job.recipe.data.split
+    sets = (uri for uri in data.sets if split in splits_of(uri))
+    found = list(islice(chain.from_iterable(collect(uri, split, size, count) for uri in sets), count))
     images = torch.stack([torch.from_numpy(sample.image.copy()) for sample in found])  # (B, H, W, 3)
     return Examples(images.permute(0, 3, 1, 2).contiguous(), [sample.caption for sample in found])
 

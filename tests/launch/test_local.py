@@ -31,6 +31,22 @@ def test_a_recipe_becomes_a_model_with_pictures(make_job):
         assert picture.width > 2 * 16 and picture.height > 3 * 16
 
 
+def test_a_mixture_trains_like_a_set(make_job, shards, tmp_path):
+    mixture = tmp_path / "mixture.yaml"
+    text = "sources: [{{name: a, uri: {0}, weight: 1}}, {{name: b, uri: {0}, weight: {1}}}]"
+    mixture.write_text(text.format(shards, 2))
+    settings = ("training.sample_every_steps=2", "optimizer.schedule=constant")
+    job = replace(make_job("whole", "training.num_steps=4", *settings), data=str(mixture))
+    assert train(job).step == 4
+    half = replace(make_job("half", "training.num_steps=2", *settings), data=str(mixture))
+    train(half)
+    assert train(replace(half, recipe=job.recipe)).resumed_from == 2
+    assert losses(half.run_uri) == losses(job.run_uri)
+    mixture.write_text(text.format(shards, 3))
+    with pytest.raises(InputError, match="the shards"):
+        train(job)
+
+
 def test_the_same_command_again_goes_on_with_more_steps(make_job):
     # A constant rate does not depend on where the run will end.
     settings = ("training.sample_every_steps=0", "optimizer.schedule=constant")
