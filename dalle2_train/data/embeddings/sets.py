@@ -65,8 +65,9 @@ def open_embeddings(uri: str) -> EmbeddingSet:
     """The embedded set in the folder `uri`, or beside the shards that it means. None there: InputError."""
     home = locate.home_of(uri)
     if not layout.has_embeddings(home):
-        raise InputError(f"{uri}: holds no embeddings; make them with `shards embed` and give their folder as --embeddings, or let "
-                         "`shards index URI --clip MODEL` take up those of another program")  # fmt: skip
+        raise InputError(f"{uri}: holds no embeddings; make them with `shards embed` and give their folder as "
+                         "--embeddings, or let `shards index URI --clip MODEL` take up those of another "
+                         "program")  # fmt: skip
     return EmbeddingSet(home, layout.load(home))
 
 
