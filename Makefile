@@ -18,7 +18,7 @@ setup: $(STAMP)  ## .venv with exact versions; a second call does nothing
 $(STAMP): pyproject.toml constraints/cpu.txt $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[emoji,judge,export,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[emoji,judge,nsfw,export,dev]'
 	touch $@
 
 lint: setup types imports  ## style, types, who imports whom, and that `lightning` is absent

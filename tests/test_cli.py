@@ -43,7 +43,8 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "shards ingest", "shards index", "shards check", "shards stats", "shards embed"]
+    "command",
+    [*COMMANDS, *(f"shards {step}" for step in ("ingest", "index", "check", "stats", "score", "embed"))],
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -50,6 +50,14 @@ def add_commands(commands: Any) -> None:
     stats.add_argument("--to", metavar="FOLDER", help="folder for stats.png and stats.json")
     add_settings(stats, "split and filters, for instance filters.min_width=256")
 
+    score = add_command(
+        steps,
+        "score",
+        _score,
+        "score every picture for pornography, for filters.max_nsfw_score (needs [nsfw])",
+    )
+    score.add_argument("uri", metavar="URI", help=SHARDS_HELP)
+
     embed = add_command(steps, "embed", _embed, "CLIP embeddings of every sample, a file of rows a shard")
     embed.add_argument("uri", metavar="URI", help=SHARDS_HELP)
     embed.add_argument("--clip", required=True, metavar="MODEL", help=MODEL_HELP)
@@ -151,6 +159,20 @@ def _check(args: argparse.Namespace) -> Outcome:
     whole = f"{report.num_samples} samples in {report.num_shards} shards, {len(lines)} faults{of_kinds}"
     text = "\n".join([*lines, f"{args.uri}: {whole}"])
     return Outcome({**to_dict(report), "kinds": counts}, text, 3 if report.faults else 0)
+
+
+def _score(args: argparse.Namespace) -> Outcome:
+    from dalle2_train.config import to_dict
+    from dalle2_train.data.index import load_or_index
+    from dalle2_train.data.score import load_model, score
+
+    model = load_model()
+    if args.dry_run:
+        samples = load_or_index(args.uri).num_samples
+        return would({"uri": args.uri, "num_samples": samples}, f"score {samples} samples of {args.uri}")
+    found = score(args.uri, model)
+    text = f"{args.uri}: {found.num_scored} pictures have scores of {found.model}, {found.num_unscored} samples none"
+    return Outcome(to_dict(found), text)
 
 
 def _stats(args: argparse.Namespace) -> Outcome:
