@@ -16,7 +16,8 @@ from dalle2_train import storage
 from dalle2_train.data.batches import ClipBatch, PriorBatch
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.doctor import check
-from dalle2_train.data.embed import embed_shards
+from dalle2_train.data.embeddings.embed import embed_shards
+from dalle2_train.data.embeddings.encoding import EmbedConfig
 from dalle2_train.data.freshness import check_fresh
 from dalle2_train.data.index import index, load_or_index
 from dalle2_train.data.stream import Stream
@@ -120,10 +121,11 @@ def test_from_index_to_batches(make_set: MakeSet, upload: Callable[..., str], so
 def test_embedded_shards(
     make_set: MakeSet, upload: Callable[..., str], squares: SimpleNamespace, tmp_path: Path
 ):
-    local, told = make_set(53), {"clip_uri": "clip", "clip_fingerprint": "f", "image_size": 8}
-    embed_shards(local, str(tmp_path / "embedded"), squares.encode, **told)
+    local = make_set(53)
+    config = EmbedConfig("f", image_size=8, dtype="fp32", batch_size=4, text_encodings=True)
     uri = upload(local)
-    embed_shards(uri, f"{uri}-embedded", squares.encode, **told)
+    for source, to in ((local, str(tmp_path / "embedded")), (uri, f"{uri}-embedded")):
+        embed_shards(source, to, squares.encode, config, clip_uri="clip")
     theirs = epoch(local, 7, PriorBatch, embeddings=str(tmp_path / "embedded"))
     assert same(epoch(uri, 7, PriorBatch, embeddings=f"{uri}-embedded"), theirs)
 
