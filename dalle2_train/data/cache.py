@@ -30,6 +30,8 @@ _ABANDONED_SECONDS = 3600
 _LEDGER = "bytes"
 
 _log = logging.getLogger(__name__)
+_failing: set[Path] = set()
+"""Folders of which it was said."""
 
 Read = Callable[[int, int], bytes]
 """(start, length) → these bytes of the shard, fewer where it ends."""
@@ -85,7 +87,9 @@ class PageCache:
                     temporary.write_bytes(zlib.crc32(page).to_bytes(_CHECKSUM, "little") + page)
                     temporary.rename(file)
         except OSError as error:
-            _log.warning("%s: nothing is kept there: %s", self.folder, error)
+            if self.folder not in _failing:
+                _failing.add(self.folder)
+                _log.warning("%s: not all is kept there: %s", self.folder, error)
 
     def _make_room(self, wanted: int) -> bool:
         """Reserves `wanted` bytes; False where there is no room for as many at all."""

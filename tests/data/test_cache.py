@@ -139,8 +139,9 @@ def test_a_full_disk_costs_the_cache_and_not_the_run(cache: PageCache, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    assert cache.read("s3://a", SHARD, 0, 10, read) == BYTES[:10]
-    assert "No space left" in caplog.text
+    for _ in range(3):
+        assert cache.read("s3://a", SHARD, 0, 10, read) == BYTES[:10]
+    assert caplog.text.count("No space left") == 1
 
 
 class TestStream:

@@ -1,9 +1,12 @@
 """Shards in an object store, behind a proxy that fails: the same order, key by key, as from a folder."""
 
 import os
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,12 +92,15 @@ def tokenize(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     return numbers[:, None].expand(-1, 2), torch.ones(len(captions), 2, dtype=torch.bool)
 
 
-def epoch(uri: str, steps: int, batch_type: Any = ClipBatch, **options: Any) -> list[Any]:
+def epoch(
+    uri: str, steps: int, batch_type: Any = ClipBatch, config: DataConfig = CONFIG, **options: Any
+) -> list[Any]:
     """The batches of `steps` steps."""
     stream = Stream(
-        uri, CONFIG, seed=1, global_batch_size=8, batch_type=batch_type, tokenize=tokenize, **options
+        uri, config, seed=1, global_batch_size=8, batch_type=batch_type, tokenize=tokenize, **options
     )
-    return [batch for batch, _ in islice(stream, steps)]
+    with closing(stream):
+        return [batch for batch, _ in islice(stream, steps)]
 
 
 def same(ours: list[Any], theirs: list[Any]) -> bool:
@@ -175,6 +181,7 @@ def test_an_epoch_through_errors_and_resets(make_set: MakeSet, upload: Callable[
     assert index(uri, map_shards=map).num_samples == 80
     assert check(uri).faults == ()
     assert same(epoch(uri, 10), epoch(local, 10))
+    assert same(epoch(uri, 10, config=replace(CONFIG, num_workers=2)), epoch(local, 10))
     assert faults.counts["errors"] - counts["errors"] > 10
     assert faults.counts["resets"] - counts["resets"] > 10
 
@@ -235,8 +242,31 @@ def test_an_outage_beyond_patience_fails_and_skips_nothing(
         list(islice(stream, 10))
 
 
-def test_missing_buckets_and_credentials_are_told(monkeypatch):
+def test_missing_buckets_are_told():
     with pytest.raises(storage.MissingError, match="s3://nowhere/a"):
         storage.read_bytes("s3://nowhere/a")
     with pytest.raises(InputError, match="holds no"):
         index("s3://bucket/nothing")
+
+
+READ = "from dalle2_train import storage; print(storage.read_bytes('s3://bucket/profile').decode())"
+
+
+def test_a_profile_is_enough(endpoint: str, tmp_path: Path):
+    storage.publish_bytes("s3://bucket/profile", b"found")
+    told = f"[profile mine]\nregion = eu-west-1\nendpoint_url = {endpoint}\n"
+    told += "aws_access_key_id = a\naws_secret_access_key = b\n"
+    (tmp_path / "config").write_text(told)
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment = {**bare, "AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_PROFILE": "mine"}
+    command = [sys.executable, "-c", READ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "found\n", done.stderr
+
+
+def test_credentials_that_are_not_there_are_told(endpoint: str, tmp_path: Path):
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment = {**bare, "AWS_ENDPOINT_URL": endpoint, "AWS_EC2_METADATA_DISABLED": "true"}
+    command = [sys.executable, "-c", READ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert "RefusedAccessError: s3://bucket/profile: access is refused" in done.stderr
