@@ -1,0 +1,85 @@
+"""Embedding and indexing on two Ray actors, one killed in the midst: the files are those of one process."""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from embed_child import NUM_SHARDS, write_set
+
+from dalle2_train.data.index import index
+from dalle2_train.data.manifest import load
+from dalle2_train.errors import InputError
+from dalle2_train.launch.embed import embed
+from dalle2_train.launch.shard_map import shard_map
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """One Ray for the whole module: to start it takes longer than to use it."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=True,
+             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}})  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    write_set(folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_actors_embed_what_one_process_does_though_one_is_killed(folder: Path, tmp_path: Path):
+    torch.set_num_threads(1)
+    embed(str(folder / "shards"), str(tmp_path / "alone"), str(folder / "clip"), batch_size=1)
+    to, killed = tmp_path / "to", []
+    threading.Thread(target=_kill_an_actor, args=(to, killed), daemon=True).start()
+    embed(str(folder / "shards"), str(to), str(folder / "clip"), batch_size=1, workers=2)
+    assert killed
+    assert contents(to) == contents(tmp_path / "alone")
+
+
+def test_actors_index_what_one_process_does(folder: Path, tmp_path: Path):
+    copy = shutil.copytree(folder / "shards", tmp_path / "copy")
+    (copy / "manifest.json").unlink()
+    shutil.rmtree(copy / "index")
+    index(str(copy), map_shards=shard_map(2))
+    assert load(str(copy)).shards == load(str(folder / "shards")).shards
+
+
+def test_an_actors_refusal_is_the_commands(folder: Path):
+    with pytest.raises(InputError, match="number 3 is refused"):
+        list(shard_map(2)(_refuse_3, list(range(8))))
+    assert list(shard_map(2)(_refuse_3, [9, 8, 7, 6])) == [9, 8, 7, 6]
+
+
+def _refuse_3(number: int) -> int:
+    time.sleep(0.02 * number)  # not in the order of the tasks
+    if number == 3:
+        raise InputError("number 3 is refused")
+    return number
+
+
+def _kill_an_actor(to: Path, killed: list[int]) -> None:
+    """As soon as the first parts are there, and not yet all."""
+    while len(list(to.glob("parts/*.json"))) < 2:
+        time.sleep(0.01)
+    actors = [p for p in psutil.Process().children(recursive=True) if "MapWorker" in " ".join(p.cmdline())]
+    if len(list(to.glob("parts/*.json"))) < NUM_SHARDS:
+        os.kill(actors[0].pid, signal.SIGKILL)
+        killed.append(actors[0].pid)
