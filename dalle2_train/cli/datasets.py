@@ -33,7 +33,9 @@ def add_commands(commands: Any) -> None:
         help="where the manifest goes when not beside the shards; it then is the data",
     )
     index.add_argument(
-        "--clip", metavar="MODEL", help="take up embeddings that another program made with this CLIP"
+        "--clip",
+        metavar="MODEL",
+        help="take up embeddings made with this CLIP: clip-retrieval's, or members of the tars",
     )
     index.add_argument("--tracking", metavar="URI", help="where models:/NAME@ALIAS is looked up")
     index.add_argument("--workers", type=int, default=0, metavar="N", help=_WORKERS_HELP)

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from dalle2_train import storage
-from dalle2_train.data.embeddings.embed import embed_shards
+from dalle2_train.data.embeddings.embed import embed_shards, unpack_shards
 from dalle2_train.data.embeddings.encoding import EmbedConfig, Embedded
 from dalle2_train.data.embeddings.foreign import index_embeddings
 from dalle2_train.data.embeddings.layout import EmbeddingManifest
+from dalle2_train.data.locate import shard_uris
 from dalle2_train.data.progress import Progress
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
@@ -77,13 +78,14 @@ def _load(clip: str) -> ClipEncoder:
 
 
 def index_foreign(uri: str, clip: str, progress: Progress | None = None) -> EmbeddingManifest:
-    """Take up the embeddings at `uri`, which another program made with the CLIP at `clip`.
+    """Take up the embeddings at `uri`, which the CLIP at `clip` made: clip-retrieval's folders, or members of tars.
 
-    Errors: InputError as `load_clip` and `index_embeddings`.
+    Errors: as `load_clip`, `index_embeddings` and `unpack_shards`.
     """
     clip = _absolute(clip)
     encoder = load_clip(clip)
-    return index_embeddings(uri, clip, encoder.fingerprint, encoder.embed_dim, progress)
+    take_up = unpack_shards if shard_uris(uri) else index_embeddings
+    return take_up(uri, clip, encoder.fingerprint, encoder.embed_dim, progress)
 
 
 def _absolute(clip: str) -> str:

@@ -14,6 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dalle2_train import storage
+from dalle2_train.data import limits
 from dalle2_train.errors import InputError
 
 FP32, FP16, BF16 = "fp32", "fp16", "bf16"
@@ -92,9 +93,12 @@ def read_header(uri: str) -> Header:
         shape, fortran_order, dtype = read(stream)
         if fortran_order or dtype.hasobject or not shape:
             raise ValueError(f"an array of {dtype} in {'columns' if fortran_order else 'rows'}")
+        header = Header(dtype, tuple(shape), stream.tell())
+        if not 0 < header.row_bytes <= limits.MEMBER_BYTES:
+            raise ValueError(f"rows of {header.row_bytes} bytes")
     except (ValueError, EOFError) as error:
         raise InputError(f"{uri}: no rows of numbers ({error}); embed again, or give other files") from error
-    return Header(dtype, tuple(shape), stream.tell())
+    return header
 
 
 def read_rows(uri: str, header: Header, start: int, stop: int) -> NDArray[Any]:

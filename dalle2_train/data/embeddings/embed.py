@@ -11,18 +11,15 @@ from functools import partial
 from dalle2_train import storage
 from dalle2_train.data import locate
 from dalle2_train.data.embeddings import layout
-from dalle2_train.data.embeddings.encoding import EmbedConfig, Encode
+from dalle2_train.data.embeddings.columns import DTYPES, FP16, FP32
+from dalle2_train.data.embeddings.encoding import EmbedConfig, Encode, encoded
+from dalle2_train.data.embeddings.in_tars import members_of, unpacked
 from dalle2_train.data.embeddings.layout import EmbeddingManifest, Part, part_name
 from dalle2_train.data.embeddings.moments import NOTHING
-from dalle2_train.data.embeddings.parts import (
-    EmbedTask,
-    PartDone,
-    embed_one,
-    faults_name,
-)
+from dalle2_train.data.embeddings.parts import EmbedTask, PartDone, faults_name, make_part
 from dalle2_train.data.embeddings.statistics import publish_statistics
 from dalle2_train.data.index import open_set
-from dalle2_train.data.manifest import ShardManifest
+from dalle2_train.data.manifest import ShardManifest, ShardSet
 from dalle2_train.data.progress import Progress, on_stderr
 from dalle2_train.errors import InputError, RefusedError
 
@@ -45,18 +42,53 @@ def embed_shards(
 
     A sample that cannot be embedded is left out and named in faults/. `to` is one run's at a time.
     progress: hears of the shards done; by default stderr does.
-    A folder that holds something else: InputError. More than the share `max_faulty` of
-    the samples broken: RefusedError.
+    A folder that holds something else: InputError. More than the share `max_faulty` of the samples broken:
+    RefusedError.
     """
     shards, home = open_set(source), storage.absolute(to)
     _refuse_others(home, config.clip_fingerprint, shards.manifest, shards.home)
+    work = partial(make_part, rows=partial(encoded, encode=encode))
+    told = progress or on_stderr("embed", "shards")
+    return _make(shards, home, config, clip_uri, max_faulty, partial(map_parts, work), told)
+
+
+def unpack_shards(
+    uri: str, clip_uri: str, clip_fingerprint: str, embed_dim: int, progress: Progress | None = None
+) -> EmbeddingManifest:
+    """Writes the embeddings that lie in the tars of the set `uri` as columns beside its manifest; resumable.
+
+    clip_…: the CLIP that made them, as the user says; its embeddings have `embed_dim` numbers. Tars without them, or
+    with others than such a CLIP's: InputError. More than a tenth of the samples broken: RefusedError.
+    """
+    shards = open_set(uri)
+    like = members_of(shards)
+    vector = like[layout.IMAGE_EMBED]
+    if vector.shape != (embed_dim,) or vector.dtype.kind != "f":
+        raise InputError(f"{uri}: its embeddings are {vector.shape} of {vector.dtype}, the CLIP's ({embed_dim},); "
+                         "give the --clip that made them")  # fmt: skip
+    dtype = FP16 if vector.dtype == DTYPES[FP16] else FP32
+    config = EmbedConfig(clip_fingerprint, 0, dtype, layout.TEXT_ENCODINGS in like)
+    _refuse_others(shards.home, clip_fingerprint, shards.manifest, shards.home)
+    work = partial(make_part, rows=partial(unpacked, like=like))
+    told = progress or on_stderr("index", "shards")
+    return _make(shards, shards.home, config, clip_uri, 0.1, partial(map, work), told)
+
+
+def _make(
+    shards: ShardSet,
+    home: str,
+    config: EmbedConfig,
+    clip_uri: str,
+    max_faulty: float,
+    map_work: Callable[[list[EmbedTask]], Iterable[PartDone]],
+    progress: Progress,
+) -> EmbeddingManifest:
     storage.check_writable(home)
     storage.sweep(home)
     tasks = [EmbedTask(shards.home, shard, home, config) for shard in shards.manifest.shards]
-    progress = progress or on_stderr("embed", "shards")
     parts: list[Part] = []
     total = NOTHING
-    for part, moments in map_parts(partial(embed_one, encode=encode), tasks):
+    for part, moments in map_work(tasks):
         parts.append(part)
         total = total.merged(moments)
         _refuse_too_many_faults(home, parts, shards.manifest, max_faulty)

@@ -52,6 +52,8 @@ class EmbeddingInfo:
     embed_dim: int
     dtype: str
     """fp32, fp16 or bf16: what img_emb and text_emb hold."""
+    num_vectors: int
+    """How many they are the statistics of."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     norm: float

@@ -17,15 +17,13 @@ from dalle2_train.data.embeddings.moments import Moments
 from dalle2_train.data.embeddings.sets import EmbeddingSet
 from dalle2_train.errors import InputError
 
-_SPLIT = "train"  # whose statistics a set tells
-
 
 @dataclass(frozen=True)
 class Embeddings:
     """What a training knows of its vectors."""
 
     info: EmbeddingInfo
-    """Of several sets: the first one's, with the mean, std and norm of all."""
+    """Of several sets: the first one's, with the statistics of all."""
     has_text_encodings: bool
     """Whether all have them."""
     sets: tuple[EmbeddingSet, ...]
@@ -49,7 +47,11 @@ def merge(sets: Sequence[EmbeddingSet]) -> Embeddings:
         total = _moments(sets)
         std = np.sqrt(np.diagonal(total.covariance))
         first = replace(
-            first, mean=tuple(total.mean.tolist()), std=tuple(std.tolist()), norm=total.norms / total.count
+            first,
+            num_vectors=total.count,
+            mean=tuple(total.mean.tolist()),
+            std=tuple(std.tolist()),
+            norm=total.norms / total.count,
         )
     encoded = all(found.embeddings.has_text_encodings for found in sets)
     return Embeddings(first, encoded, tuple(sets))
@@ -61,6 +63,6 @@ def _moments(sets: Sequence[EmbeddingSet]) -> Moments:
 
 
 def _moments_of(found: EmbeddingSet) -> Moments:
-    info, count = found.embeddings.info, found.embeddings.count().get(_SPLIT, 0)
-    products = read_covariance(found.home, info) * count
-    return Moments(count, np.array(info.mean), products, info.norm * count)
+    info = found.embeddings.info
+    products = read_covariance(found.home, info) * info.num_vectors
+    return Moments(info.num_vectors, np.array(info.mean), products, info.norm * info.num_vectors)

@@ -1,11 +1,11 @@
-"""One part of an embedded set: encoded, written aside, published, and kept when it is what it would be again."""
+"""One part of an embedded set: made, written aside, published, and kept when it is what it would be again."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import pyarrow as pa
 from dalle2_train import storage
 from dalle2_train.data.embeddings import layout, metadata
 from dalle2_train.data.embeddings.columns import RowsWriter, read_header
-from dalle2_train.data.embeddings.encoding import EmbedConfig, Encode, EncodedRows, encoded
+from dalle2_train.data.embeddings.encoding import EmbedConfig, EncodedRows
 from dalle2_train.data.embeddings.layout import Part, file_name, part_name
 from dalle2_train.data.embeddings.moments import NOTHING, Moments
 from dalle2_train.data.embeddings.statistics import moments_of_file
@@ -49,13 +49,17 @@ class _Staged(NamedTuple):
     faults: list[Fault]
 
 
-def embed_one(task: EmbedTask, encode: Encode) -> PartDone:
-    """Embeds one shard, unless its part is there, whole, and of the same shard and CLIP."""
+Rows = Callable[[ShardSet, EmbedConfig], Iterator[EncodedRows]]
+"""What becomes of the only shard of a set: `encoding.encoded`, `in_tars.unpacked`."""
+
+
+def make_part(task: EmbedTask, rows: Rows) -> PartDone:
+    """The part of one shard: made now, unless it is there, whole, and of the same shard and CLIP."""
     part = _kept(task)
     if part is None:
         # A manifest over parts that are being replaced would call a half-made set whole.
         storage.remove(storage.join(task.to, layout.MANIFEST))
-        part = _publish(task, encode)
+        part = _publish(task, rows)
     return PartDone(part, _moments(task, part))
 
 
@@ -90,13 +94,13 @@ def _kept(task: EmbedTask) -> Part | None:
     return part
 
 
-def _publish(task: EmbedTask, encode: Encode) -> Part:
+def _publish(task: EmbedTask, rows: Rows) -> Part:
     """Writes the columns of one shard, then the record that says they are whole."""
     name = part_name(task.shard.path)
     shards = ShardSet(task.home, ShardManifest((task.shard,)))
     storage.remove(_record_uri(task))
     with storage.local_staging(storage.local_path(task.to)) as folder:
-        staged = _stage_vectors(encoded(shards, task.config, encode), folder)
+        staged = _stage_vectors(rows(shards, task.config), folder)
         index = ShardIndex(shards.index(0).table.take(pa.array(staged.positions, pa.int64())))
         (folder / layout.METADATA).write_bytes(metadata.to_bytes(index, staged.captions))
         files = {

@@ -45,6 +45,7 @@ def publish_statistics(
         clip_fingerprint=clip_fingerprint,
         embed_dim=len(total.mean),
         dtype=dtype,
+        num_vectors=total.count,
         mean=tuple(total.mean.tolist()),
         std=tuple(np.sqrt(np.diagonal(covariance)).tolist()),
         norm=total.norms / total.count,

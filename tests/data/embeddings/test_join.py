@@ -207,7 +207,8 @@ class TestForeign:
         uri = taken_up(clip_retrieval([part]))
         used = np.delete(part["img_emb"][:20], 4, axis=0).astype(np.float64)
         np.testing.assert_allclose(load(uri).info.mean, used.mean(0), rtol=1e-12)
-        assert load(uri).count() == {"train": 20, "validation": 10} and load(uri).info.dtype == "fp16"
+        assert load(uri).count() == {"train": 20, "validation": 10} and load(uri).info.num_vectors == 19
+        assert load(uri).info.dtype == "fp16"
 
     def test_paths_are_keys_too(self, make_set: MakeSet, clip_retrieval: ClipRetrieval):
         part = foreign(list(range(20)))
