@@ -81,6 +81,31 @@ def test_half_written_files_are_not_listed(tmp_path: Path):
     assert storage.list_files(str(tmp_path)) == [str(tmp_path / "00000.tar")]
 
 
+def test_links_are_files(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a").write_bytes(b"hello")
+    for link, target in (("a.tar", "real/a"), ("b.tar", "nowhere"), ("folder.tar", "real")):
+        (tmp_path / link).symlink_to(target)
+    found = storage.list_folder(str(tmp_path), ".tar")
+    assert {Path(uri).name: stat.size for uri, stat in found.items()} == {"a.tar": 5, "b.tar": 0}
+    assert storage.stat(str(tmp_path / "a.tar")).size == 5
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_many_are_looked_at_at_once(base: str, together: bool):
+    files = {
+        storage.join(base, "x" if together else name, f"{name}.tar"): len(name) for name in ("a", "bb", "c")
+    }
+    for uri in files:
+        storage.publish_bytes(uri, bytes(files[uri]))
+    missing = storage.join(base, "x", "none.tar")
+    found = storage.stats([*files, missing])
+    assert {uri: stat and stat.size for uri, stat in found.items()} == {**files, missing: None}
+    assert storage.list_folder(storage.join(base, "nowhere")) == {}
+    tars = [uri for uri in files if uri.endswith("c.tar")]
+    assert storage.glob(storage.join(base, "*", "[cd].tar")) == list(map(storage.absolute, tars))
+
+
 def test_writable(base: str, tmp_path: Path):
     storage.check_writable(base)
     assert storage.list_files(base) == []

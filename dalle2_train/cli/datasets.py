@@ -108,16 +108,19 @@ def _ingest(args: argparse.Namespace) -> Outcome:
 
 
 def _index(args: argparse.Namespace) -> Outcome:
-    from dalle2_train.data.index import index
-    from dalle2_train.data.locate import shard_uris
+    from dalle2_train import storage
+    from dalle2_train.data.index import check_home, index
+    from dalle2_train.data.locate import home_of, shard_uris
     from dalle2_train.data.manifest import shards_of
     from dalle2_train.launch.shard_map import shard_map
 
     if args.clip is not None:
         return _index_embeddings(args)
     if args.dry_run:
-        shards = len(shard_uris(shards_of(args.uri)))
-        return would({"uri": args.uri, "num_shards": shards}, f"index {shards} shards in {args.uri}")
+        shards, home = len(shard_uris(shards_of(args.uri))), home_of(args.to or args.uri)
+        check_home(args.uri, home, storage.check_could_write)
+        data = {"uri": args.uri, "to": home, "num_shards": shards}
+        return would(data, f"index {shards} shards in {args.uri} into {home}")
     manifest = index(args.uri, args.to, map_shards=shard_map(args.workers) if args.workers else None)
     found = {
         "num_shards": len(manifest.shards),

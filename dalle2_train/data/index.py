@@ -70,7 +70,7 @@ def index(
     earlier = _earlier(home)
     if source is not None and earlier.shards and earlier.source != source:
         raise InputError(f"{home}: holds the manifest of other shards; give another folder as --to")
-    _check_home(uri, home)
+    check_home(uri, home)
     progress = progress or on_stderr("index", "shards")
     shards = []
     # What is kept in memory: is not there in another process.
@@ -85,10 +85,10 @@ def index(
     return manifest
 
 
-def _check_home(uri: str, home: str) -> None:
-    """Told before the shards are read, which may take hours."""
+def check_home(uri: str, home: str, check: Callable[[str], None] = storage.check_writable) -> None:
+    """InputError where a manifest cannot be written: told before the shards are read, which may take hours."""
     try:
-        storage.check_writable(home)
+        check(home)
     except InputError as error:
         raise InputError(f"{home}: the manifest cannot be written there; run `dalle2-train shards index {uri} "
                          "--to FOLDER`, and give FOLDER as the data") from error  # fmt: skip

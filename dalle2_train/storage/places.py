@@ -96,12 +96,12 @@ def open_fs(uri: str) -> tuple[AbstractFileSystem, str]:
     return cast(AbstractFileSystem, fs), path
 
 
-def full_uri(uri: str, name: str) -> str:
-    """The URI of the file that the file system of `uri` calls `name`."""
-    if local_path(uri) is not None:
-        return name
-    prefix = f"{scheme(uri)}://"
-    return f"{prefix}{name.removeprefix(prefix)}"
+def full_uri(folder: str, path: str, name: str) -> str:
+    """The URI of the file that the file system of `folder`, whose path in it is `path`, calls `name`.
+
+    What a file system makes of a URI may lack its host or account.
+    """
+    return absolute(folder) + name[len(path.rstrip("/")) :]
 
 
 def _options(name: str) -> dict[str, Any]:

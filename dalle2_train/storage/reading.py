@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from dalle2_train.storage.staging import TEMPORARY, local_staging
 CHUNK = 1 << 20
 _REMOTE_CHUNK = 1 << 23
 _REQUESTS_AT_ONCE = 16
+_MAGIC = re.compile(r"[*?\[]")
 
 
 class Stat(NamedTuple):
@@ -57,6 +59,9 @@ def size(uri: str) -> int:
 
 def stat(uri: str) -> Stat:
     """Size and version of the file at `uri`. Missing: InputError."""
+    if (local := local_path(uri)) is not None:
+        found = patiently(uri, local.stat)
+        return Stat(found.st_size, None, found.st_mtime)
     fs, path = open_fs(uri)
     return _stat_of(uri, patiently(uri, lambda: fs.info(path)))
 
@@ -90,25 +95,41 @@ def list_folder(uri: str, suffix: str = "") -> dict[str, Stat]:
     """The files directly in the folder `uri`, sorted, as full URIs; half-written files are not listed. Missing: {}."""
     fs, path = _listing_fs(uri)
     try:
+        if (local := local_path(uri)) is not None:
+            return dict(sorted(patiently(uri, lambda: dict(_scan(local, suffix))).items()))
         found = patiently(uri, lambda: fs.ls(path, detail=True))
     except MissingError:
         return {}
     files = {str(entry["name"]): entry for entry in found if entry["type"] == "file"}
     names = sorted(name for name in files if _is_listed(name, path, suffix))
-    return {full_uri(uri, name): _stat_of(name, files[name]) for name in names}
+    return {full_uri(uri, path, name): _stat_of(name, files[name]) for name in names}
+
+
+def _scan(folder: Path, suffix: str) -> Iterator[tuple[str, Stat]]:
+    """Links are followed, as a set's shards may be; one that leads nowhere is a file of no bytes."""
+    for entry in os.scandir(folder):
+        if not entry.name.endswith(suffix) or entry.name.startswith(TEMPORARY):
+            continue
+        if entry.is_file():
+            found = entry.stat()
+            yield entry.path, Stat(found.st_size, None, found.st_mtime)
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            yield entry.path, Stat(0, None)
 
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """Every file under `uri`, recursively, sorted, as full URIs; half-written files are not listed. Missing: []."""
     fs, path = _listing_fs(uri)
     found = sorted(str(name) for name in patiently(uri, lambda: fs.find(path)))
-    return [full_uri(uri, name) for name in found if _is_listed(name, path, suffix)]
+    return [full_uri(uri, path, name) for name in found if _is_listed(name, path, suffix)]
 
 
 def glob(pattern: str) -> list[str]:
     """The files that match `pattern` (*, ?, [abc], ** for any depth), sorted, as full URIs."""
     fs, path = _listing_fs(pattern)
-    return [full_uri(pattern, str(name)) for name in sorted(patiently(pattern, lambda: fs.glob(path)))]
+    folder = _MAGIC.split(absolute(pattern), maxsplit=1)[0].rpartition("/")[0]
+    root = open_fs(folder)[1]
+    return [full_uri(folder, root, str(name)) for name in sorted(patiently(pattern, lambda: fs.glob(path)))]
 
 
 def _listing_fs(uri: str) -> tuple[Any, str]:
@@ -130,12 +151,7 @@ def _stat_of(uri: str, info: dict[str, Any]) -> Stat:
     if info["size"] is None and info["type"] == "file":
         raise InputError(f"{uri}: the server does not tell its size; copy the file to other storage")
     version = info.get("ETag") or info.get("etag") or info.get("Last-Modified")
-    modified = info.get("mtime")
-    return Stat(
-        int(info["size"] or 0),
-        str(version).strip('"') if version else None,
-        float(modified) if isinstance(modified, int | float) else None,
-    )
+    return Stat(int(info["size"] or 0), str(version).strip('"') if version else None)
 
 
 def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:
