@@ -259,6 +259,13 @@ class TestFresh:
         index(uri)
         check_fresh(uri)
 
+    def test_a_set_in_memory_is_listed_by_its_names(self, bare: str):
+        uri = f"memory://{Path(bare).parent.name}"
+        for tar in Path(bare).glob("*.tar"):
+            storage.publish_file(tar, f"{uri}/{tar.name}")
+        assert [shard.path for shard in index(uri).shards] == [f"0000{number}.tar" for number in range(4)]
+        check_fresh(uri)
+
     def test_another_version_is_told(self, bare: str, monkeypatch):
         pattern = f"{bare}/*.tar"
         versions = dict.fromkeys(sorted(map(str, Path(bare).glob("*.tar"))), "then")
