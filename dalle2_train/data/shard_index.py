@@ -89,15 +89,19 @@ class ShardIndex:
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        return self.table.column("offset").to_numpy()
+        return self._numbers("offset")
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        return self.table.column("length").to_numpy()
+        return self._numbers("length")
 
     @cached_property
     def crc32s(self) -> NDArray[np.uint32]:
-        return self.table.column("crc32").to_numpy()
+        return self._numbers("crc32")
+
+    def _numbers(self, column: str) -> NDArray[Any]:
+        """Arrow's own `to_numpy` brings pandas, whose start costs every loader worker a second."""
+        return np.from_dlpack(self.table.column(column).combine_chunks())
 
 
 def index_of(rows: Sequence[Mapping[str, Any]]) -> ShardIndex:
@@ -136,7 +140,7 @@ def to_bytes(index: ShardIndex, about: Mapping[str, Any]) -> bytes:
 def from_bytes(data: bytes) -> tuple[ShardIndex, dict[str, Any]]:
     """The inverse of `to_bytes`. Something else: ValueError."""
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.ParquetFile(pa.BufferReader(data)).read()  # pq.read_table brings pandas too
         about = json.loads((table.schema.metadata or {})[b"shard"])
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(f"not an index of a shard ({error})") from error

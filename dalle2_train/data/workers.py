@@ -84,8 +84,9 @@ class LoaderProcesses:
             raise _died() from error
 
     def close(self) -> None:
-        self._alive.close()
+        # Workers that ended while they hand over a chunk would leave the executor waiting for the rest of it.
         self._executor.shutdown(wait=True, cancel_futures=True)
+        self._alive.close()
 
 
 class _PendingChunk:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from itertools import islice
@@ -49,6 +50,14 @@ def test_a_killed_worker_ends_the_run_with_one_error(uri: str):
             for _ in islice(iterator, 1000):
                 pass
         assert not ours()
+
+
+def test_leaving_while_large_chunks_are_handed_over_does_not_hang(uri: str):
+    """A chunk of pictures is more than a pipe holds: its worker is in the midst of it, again and again."""
+    for pause in range(8):
+        with closing(open_uneven(uri, 0, 1, num_workers=2, image_size=128)) as stream:
+            next(iter(stream))
+            time.sleep(0.005 * pause)
 
 
 def leave_by_close(stream, iterator) -> None:
