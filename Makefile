@@ -6,9 +6,9 @@ FOLDER ?= quickstart
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(notdir $(CONSTRAINTS))
-CODE := dalle2_train tests $(wildcard pipelines)
+CODE := dalle2_train tests $(wildcard benchmarks pipelines)
 
-.PHONY: help setup lint format types imports test test-system system-deps quickstart emoji ui clean
+.PHONY: help setup lint format types imports test test-system system-deps quickstart emoji bench-data ui clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ quickstart: setup  ## train all four models on emoji and sample pictures: quicks
 
 emoji: setup  ## the longer training on all emoji: emoji/
 	$(BIN)/python -m pipelines.emoji
+
+bench-data: setup  ## samples a second beside webdataset's, on an idle machine: docs/results/data.json
+	$(BIN)/python -m benchmarks.data
 
 ui: setup  ## a pipeline's runs in MLflow's UI: the quickstart's, or those of FOLDER=emoji
 	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(FOLDER)/mlflow.db

@@ -1,0 +1,1 @@
+"""Ours and the peers in turn, one file a question."""
