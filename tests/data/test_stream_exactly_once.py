@@ -97,6 +97,13 @@ def resized(uri: str, workers: tuple[int, int, int]) -> list[dict[int, int]]:
     return found
 
 
+def test_going_on_from_any_step(sets: dict[int, str], alone):
+    with closing(open_uneven(sets[7], 0, 1)) as stream:
+        states = [state for _, state in islice(stream, NUM_KEPT // uneven.BATCH)]
+    for state in states:
+        assert steps_of(sets[7], 1, 3, state)[0] == alone[state.step : state.step + 3]
+
+
 def test_resized_runs_see_what_an_uninterrupted_one_sees(sets: dict[int, str], alone):
     for uri in sets.values():
         assert resized(uri, (0, 0, 0)) == alone
