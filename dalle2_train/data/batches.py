@@ -5,6 +5,7 @@ B batch, L text length, E embedding, H W image. `index` is the sample's global n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +81,10 @@ BatchType = (
     | type[DecoderTokenBatch]
     | type[UpsamplerBatch]
 )
+
+
+Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
+"""B captions → (token ids (B, L) int64, mask (B, L) bool)."""
 
 
 def collate(batch_type: BatchType, index: list[int], samples: list[Decoded]) -> Batch:

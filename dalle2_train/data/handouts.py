@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from dalle2_train.data.batches import Batch, BatchType, collate
+from dalle2_train.data.batches import Batch, BatchType, Tokenize, collate
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.decoded import Decoded
+from dalle2_train.data.embeddings.source import EmbeddingSource
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.lane import Lane, Track
 from dalle2_train.data.mixture import Mixture
 from dalle2_train.data.order_state import OrderState
+from dalle2_train.data.rows import RowTrack, gather
 from dalle2_train.data.source import Source
 from dalle2_train.data.workers import Workers
-
-Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 
 
 class Handout(NamedTuple):
@@ -46,6 +46,8 @@ class BatchMaker:
 
     def handouts(self, state: OrderState, workers: Workers) -> Iterator[Handout]:
         """The batches of the lanes in `state`, from there on, without end."""
+        if (vectors := self._vectors_alone()) is not None:
+            yield from self._of_rows(vectors, state)
         lanes = [self._lane(number, state, workers) for number in sorted(state.cursors)]
         step = state.step
         while True:
@@ -60,6 +62,31 @@ class BatchMaker:
             step += 1
             batch = _pinned(collate(self.batch_type, index, samples))
             yield Handout(batch, _state(step, state.identity, lanes), faults)
+
+    def _vectors_alone(self) -> EmbeddingSource | None:
+        """What a batch is gathered of where it needs no decoding, and no worker is asked for."""
+        if len(self.sources) != 1 or self.config.num_workers or self.sources[0].loader.pictures is not None:
+            return None
+        return self.sources[0].loader.vectors
+
+    def _of_rows(self, vectors: EmbeddingSource, state: OrderState) -> Iterator[Handout]:
+        """The same batches as of samples taken one by one."""
+        lanes = {
+            number: RowTrack(number, self.sources[0], vectors, *state.cursors[number], *state.skipped[number])
+            for number in sorted(state.cursors)
+        }
+        turns = np.arange(self.global_batch_size // self.config.num_lanes, dtype=np.int64)[:, None]
+        places = turns * self.config.num_lanes + np.array(list(lanes))  # (turns, L)
+        step = state.step
+        while True:
+            faults: list[Fault] = []
+            pieces = [lane.take(len(turns), faults) for lane in lanes.values()]
+            index = (step * self.global_batch_size + places).reshape(-1)
+            batch = _pinned(gather(self.batch_type, index, pieces, self.tokenize))
+            step += 1
+            cursors = {number: (lane.cursor,) for number, lane in lanes.items()}
+            skipped = {number: (lane.skipped,) for number, lane in lanes.items()}
+            yield Handout(batch, OrderState(step, cursors, state.identity, skipped), faults)
 
     def _lane(self, number: int, state: OrderState, workers: Workers) -> Lane:
         num_ahead = self._num_ahead(len(state.cursors))

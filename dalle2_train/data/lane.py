@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dalle2_train.data.decoded import Decoded
 from dalle2_train.data.faults import Fault
+from dalle2_train.data.order import Order
 from dalle2_train.data.source import Source, SourceChunk
 from dalle2_train.data.workers import Workers
 from dalle2_train.errors import RefusedError
@@ -28,19 +29,16 @@ class Track:
 
         Raises RefusedError where the lane's part of an epoch, or very much of it, is nothing but damage.
         """
-        order = self.source.order
-        patience = min(max(_LEAST_PATIENCE, order.num_samples // order.num_lanes), _MOST_PATIENCE)
+        patience = patience_with(self.source.order)
         for _ in range(patience):
-            number, place = divmod(self.cursor, order.block_size)
+            number, place = divmod(self.cursor, self.source.order.block_size)
             found = self._chunk(number, place)[place]
             self.cursor += 1
             if isinstance(found, Decoded):
                 return found
             self.skipped += 1
             faults.append(self.source.named(found))
-        last = faults[-1]
-        raise RefusedError(f"{patience} damaged samples in a row, the last of them {last.key} in {last.shard} "
-                         f"({last.kind}); run `shards check` and repair the set")  # fmt: skip
+        raise nothing_but_damage(patience, faults[-1])
 
     def _chunk(self, number: int, place: int) -> SourceChunk:
         for wanted in range(number, number + 1 + self._num_ahead):
@@ -49,6 +47,19 @@ class Track:
                 self._chunks[wanted] = self.source.chunk(self._lane, wanted, first, self._workers)
         self._chunks.pop(number - 1, None)
         return self._chunks[number]
+
+
+def patience_with(order: Order) -> int:
+    """Samples in a row that may be damaged."""
+    return min(max(_LEAST_PATIENCE, order.num_samples // order.num_lanes), _MOST_PATIENCE)
+
+
+def nothing_but_damage(patience: int, last: Fault) -> RefusedError:
+    """What ends a run whose lane has lost its patience."""
+    return RefusedError(
+        f"{patience} damaged samples in a row, the last of them {last.key} in {last.shard} "
+        f"({last.kind}); run `shards check` and repair the set"
+    )
 
 
 class Lane:

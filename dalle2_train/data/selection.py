@@ -72,12 +72,19 @@ class Selection:
         """Where the kept sample `number` lies."""
         return self.places([number])[0]
 
-    def places(self, numbers: Sequence[int]) -> list[Place]:
+    def places(self, numbers: Sequence[int] | NDArray[np.int64]) -> list[Place]:
         """Where the kept samples `numbers` lie."""
+        shards, positions = self.located(np.asarray(numbers, dtype=np.int64))
+        return list(map(Place, shards.tolist(), positions.tolist()))
+
+    def located(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(shards, positions) of the kept samples `numbers`, (N,) each."""
         shards = np.searchsorted(self.starts, numbers, side="right") - 1
-        within = np.asarray(numbers, dtype=np.int64) - self.starts[shards]
-        pairs = zip(shards.tolist(), within.tolist(), strict=True)
-        return [Place(shard, int(self.positions[shard][number])) for shard, number in pairs]
+        within, positions = numbers - self.starts[shards], np.empty_like(numbers)
+        for shard in np.unique(shards):
+            of_shard = shards == shard
+            positions[of_shard] = self.positions[shard][within[of_shard]]
+        return shards, positions
 
 
 def select(shards: ShardSet, split: str | None, filters: FilterConfig = NO_FILTERS) -> Selection:

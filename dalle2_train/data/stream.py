@@ -7,10 +7,10 @@ import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
-from dalle2_train.data.batches import Batch, BatchType
+from dalle2_train.data.batches import Batch, BatchType, Tokenize
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.faults import Fault, OnFault
-from dalle2_train.data.handouts import BatchMaker, Tokenize
+from dalle2_train.data.handouts import BatchMaker
 from dalle2_train.data.mixture import mixture_of
 from dalle2_train.data.open_sources import identity, open_sources
 from dalle2_train.data.order_state import OrderState, PerLane

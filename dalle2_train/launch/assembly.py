@@ -21,12 +21,12 @@ from dalle2_train.data.batches import (
     DecoderTokenBatch,
     PriorBatch,
     PriorTokenBatch,
+    Tokenize,
     UpsamplerBatch,
 )
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.embeddings.merged import Embeddings
 from dalle2_train.data.faults import OnFault
-from dalle2_train.data.handouts import Tokenize
 from dalle2_train.data.members import captions
 from dalle2_train.data.mixture import sets_of
 from dalle2_train.data.pipeline import pipeline

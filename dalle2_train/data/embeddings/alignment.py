@@ -20,7 +20,7 @@ from dalle2_train.data.embeddings.layout import part_name
 from dalle2_train.data.embeddings.sets import EmbeddingSet
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.manifest import ShardSet
-from dalle2_train.data.selection import Place, Selection
+from dalle2_train.data.selection import Selection
 from dalle2_train.errors import InputError
 
 pc: Any = pyarrow.compute  # its functions come into being when it is imported
@@ -42,16 +42,17 @@ class Alignment:
     shards: tuple[int | Rows, ...]
     """The part whose rows are the shard's samples one by one, or where each of them lies."""
 
-    def rows(self, places: list[Place]) -> Rows:
-        """Where the embeddings at `places` lie, which must have some."""
-        parts, rows = np.empty(len(places), np.int32), np.empty(len(places), np.int64)
-        for i, (shard, position) in enumerate(places):
-            found = self.shards[shard]
+    def rows(self, shards: NDArray[np.int64], positions: NDArray[np.int64]) -> Rows:
+        """Where the embeddings of the samples at (shard, position), (N,) each, lie; they must have some."""
+        rows = Rows(np.empty(len(shards), np.int32), positions.copy())
+        for shard in np.unique(shards):
+            found, of_shard = self.shards[shard], shards == shard
             if isinstance(found, int):
-                parts[i], rows[i] = found, position
+                rows.parts[of_shard] = found
             else:
-                parts[i], rows[i] = found.parts[position], found.rows[position]
-        return Rows(parts, rows)
+                rows.parts[of_shard] = found.parts[positions[of_shard]]
+                rows.rows[of_shard] = found.rows[positions[of_shard]]
+        return rows
 
     def unpaired(self, shard: int) -> Iterator[tuple[int, str]]:
         """(position, kind of fault) of a shard's samples that have no embedding, or more than one."""

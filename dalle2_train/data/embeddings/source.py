@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from dalle2_train.data.decoded import Decoded
 from dalle2_train.data.embeddings.alignment import Alignment, Rows
 from dalle2_train.data.embeddings.reader import VectorReader, Vectors
-from dalle2_train.data.faults import DamagedError
+from dalle2_train.data.faults import DamagedError, Fault
 from dalle2_train.data.reader import RawSample
 from dalle2_train.data.selection import Place
 
 _VECTORS = "__vectors__"
+_BROKEN = "its embedding is missing in the file, or not finite"
 
 
 class _Row(NamedTuple):
@@ -27,6 +28,14 @@ class _Row(NamedTuple):
     text_embed: NDArray[np.float32] | None  # (E,)
     text_encodings: NDArray[np.float32] | None  # (L, E)
     text_mask: NDArray[np.bool_] | None  # (L,)
+
+
+class Columns(NamedTuple):
+    """N samples; `vectors.whole` says which of them can be used."""
+
+    rows: Rows
+    vectors: Vectors
+    captions: NDArray[np.object_] | None  # (N,) texts
 
 
 class EmbeddingSource:
@@ -39,7 +48,8 @@ class EmbeddingSource:
         """A sample each, in that order; one whose row is missing or not finite has no vectors."""
         if not wanted:
             return []
-        rows = self.alignment.rows(wanted)
+        shards, positions = np.array(wanted, dtype=np.int64).T
+        rows = self.alignment.rows(shards, positions)
         vectors, texts = self.reader.read(*rows), self._captions(rows)
         embeddings = self.alignment.embeddings
         told = {
@@ -55,14 +65,35 @@ class EmbeddingSource:
             found.append(sample)
         return found
 
+    def read_columns(self, shards: NDArray[np.int64], positions: NDArray[np.int64]) -> Columns:
+        """The samples at (shard, position), (N,) each, in that order."""
+        rows = self.alignment.rows(shards, positions)
+        vectors = self.reader.read(*rows)
+        if not self.captions:
+            return Columns(rows, vectors, None)
+        texts = np.array([text.strip() for text in self._texts(rows)], object)
+        return Columns(rows, vectors._replace(whole=vectors.whole & (texts != "")), texts)
+
+    def fault(self, columns: Columns, place: int) -> Fault:
+        """What is wrong with a sample that is not whole."""
+        embeddings, part = self.alignment.embeddings, int(columns.rows.parts[place])
+        shard = embeddings.uri(part).rsplit("/", 1)[-1]
+        key = embeddings.index(part).keys[columns.rows.rows[place]]
+        if columns.captions is not None and not columns.captions[place]:
+            return Fault(shard, key, "broken_caption", "the text is empty")
+        return Fault(shard, key, "broken_embedding", _BROKEN)
+
     def _captions(self, rows: Rows) -> Iterator[bytes | None]:
         if not self.captions:
             return repeat(None)
+        return (text.encode() for text in self._texts(rows))
+
+    def _texts(self, rows: Rows) -> NDArray[np.object_]:
         texts = np.empty(len(rows.rows), object)
         for part in np.unique(rows.parts):
             of_part = rows.parts == part
             texts[of_part] = self.alignment.embeddings.captions(int(part), rows.rows[of_part])
-        return (text.encode() for text in texts)
+        return texts
 
 
 def _rows(vectors: Vectors) -> Iterator[_Row | None]:
@@ -76,5 +107,5 @@ def add_vectors(sample: Decoded, raw: RawSample) -> None:
     """Gives `sample` the vectors of its raw one. DamagedError where it has none."""
     row: _Row | None = raw[_VECTORS]
     if row is None:
-        raise DamagedError("broken_embedding", "its embedding is missing in the file, or not finite")
+        raise DamagedError("broken_embedding", _BROKEN)
     sample.image_embed, sample.text_embed, sample.text_encodings, sample.text_mask = row

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -22,11 +24,13 @@ from dalle2_train.data.batches import (
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.embeddings.foreign import index_embeddings
 from dalle2_train.data.embeddings.layout import EmbeddingManifest, load
+from dalle2_train.data.faults import Fault
 from dalle2_train.data.filters import FilterConfig
+from dalle2_train.data.handouts import BatchMaker
 from dalle2_train.data.index import load_or_index
 from dalle2_train.data.stream import Stream
 from dalle2_train.data.writer import write_shards
-from dalle2_train.errors import InputError
+from dalle2_train.errors import InputError, RefusedError
 
 MakeSet = Callable[..., str]
 Embed = Callable[..., EmbeddingManifest]
@@ -266,3 +270,64 @@ def test_an_order_of_embeddings_alone_is_resumed(make_set: MakeSet, embed: Embed
     again = [batch.image_embed for batch, _ in islice(open_stream(to, PriorTokenBatch, state=state), 7)]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(again, whole[5:], strict=True))
     assert load_or_index(str(tmp_path / "set")).num_samples == 53
+
+
+@pytest.mark.parametrize("batch_type", [PriorBatch, PriorTokenBatch])
+@pytest.mark.parametrize(("world_size", "block_size"), [(1, 5), (2, 5), (4, 64)])
+def test_rows_gathered_together_are_the_samples_taken_one_by_one(
+    make_set: MakeSet,
+    embed: Embed,
+    tmp_path: Path,
+    monkeypatch,
+    batch_type: BatchType,
+    world_size: int,
+    block_size: int,
+):
+    """With broken rows and empty captions among them, across epochs, and resumed wherever the other way stood."""
+    to = str(tmp_path / "to")
+    embed(make_set(53, 7), to, text_encodings=True)
+    for part, row, value in ((0, 3, np.nan), (4, 0, np.inf), (4, 1, np.nan)):
+        file = tmp_path / "to" / "img_emb" / f"img_emb_0000{part}.npy"
+        vectors = np.load(file)
+        vectors[row, 2] = value
+        np.save(file, vectors)
+    file = tmp_path / "to" / "metadata" / "metadata_00002.parquet"
+    table = pq.read_table(file)
+    texts = [*table.column("caption").to_pylist()[:-1], " "]
+    pq.write_table(table.set_column(0, "caption", pa.array(texts)), file)
+    config = DataConfig(num_lanes=4, block_size=block_size)
+
+    def run(steps: int, together: bool, rank: int, state=None):
+        with monkeypatch.context() as patch:
+            if not together:
+                patch.setattr(BatchMaker, "_vectors_alone", lambda self: None)
+            seen: list[Fault] = []
+            stream = open_stream(to, batch_type, config=config, rank=rank, world_size=world_size, state=state,
+                                 on_fault=seen.append)  # fmt: skip
+            batches = list(islice(stream, steps))
+            stream.close()
+        return batches, seen
+
+    for rank in range(world_size):
+        (ours, our_faults), (theirs, their_faults) = run(20, True, rank), run(20, False, rank)
+        for (a, state), (b, other) in zip(ours, theirs, strict=True):
+            assert state == other
+            assert all(torch.equal(x, y) and x.dtype == y.dtype for x, y in zip(a, b, strict=True))
+        assert Counter((f.shard, f.key, f.kind) for f in our_faults) == Counter(
+            (f.shard, f.key, f.kind) for f in their_faults
+        )
+        assert {f.kind for f in our_faults} >= {"broken_embedding"}
+        again, _ = run(5, True, rank, state=theirs[6][1])
+        assert all(torch.equal(a.index, b.index) for (a, _), (b, _) in zip(again, theirs[7:12], strict=True))
+        assert all(torch.equal(a[1], b[1]) for (a, _), (b, _) in zip(again, theirs[7:12], strict=True))
+
+
+def test_a_set_that_is_all_damage_ends_the_run(make_set: MakeSet, embed: Embed, tmp_path: Path):
+    to = str(tmp_path / "to")
+    embed(make_set(40), to)
+    for file in (tmp_path / "to" / "img_emb").iterdir():
+        np.save(file, np.full((10, 4), np.nan, np.float32))
+    with pytest.raises(
+        RefusedError, match=r"damaged samples in a row, the last of them 0000.* in metadata_0000"
+    ):
+        next(iter(open_stream(to, PriorTokenBatch)))
