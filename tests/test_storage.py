@@ -155,3 +155,9 @@ def test_plain_paths_become_absolute(tmp_path: Path, monkeypatch):
     assert storage.local_path("./pipe:a") == tmp_path / "pipe:a"
     assert storage.local_path("s3://bucket/key") is None
     assert storage.absolute("s3://bucket/key/") == "s3://bucket/key"
+
+
+def test_json_without_end_is_not_json(tmp_path):
+    (tmp_path / "deep.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    with pytest.raises(InputError, match="not JSON"):
+        storage.read_json(str(tmp_path / "deep.json"))

@@ -151,7 +151,8 @@ def _promise_faults(name: str, promise: Promise, found: tarscan.TarScan) -> Iter
         ("parquet promises", len(promise.keys) if promise.keys is not None else None),
     ):
         if promised is not None and promised != count:
-            yield Fault(name, None, "count", f"it holds {count} samples, its {source} {promised}")
+            reason = f"it holds {count} samples, its {source} {promised}"
+            yield Fault(name, None, "count", reason, max(0, promised - count))
     if promise.keys is not None:
         keys = {sample.key.rsplit("/", 1)[-1] for sample in found.samples}
         yield from (Fault(name, key, "missing") for key in sorted(promise.keys - keys))

@@ -231,7 +231,7 @@ def read_json(uri: str) -> Any:
     """The JSON value in the file at `uri`. Missing, or not JSON: InputError."""
     try:
         return json.loads(read_bytes(uri).decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

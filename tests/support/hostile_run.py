@@ -1,7 +1,6 @@
 """Checks every set of a folder, or streams an epoch of it, and says in JSON what came of it and the peak memory."""
 
 import json
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,12 +56,17 @@ def streamed(uri: str) -> dict[str, Any]:
     }
 
 
+def peak() -> int:
+    """Bytes. What getrusage tells would count the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) << 10
+
+
 def main(what: str, folder: str) -> None:
     for number, place in enumerate(sorted(Path(folder).iterdir())):
         if place.is_dir():
             found = (checked if what == "check" else streamed)(str(place))
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-            print(json.dumps({"number": number, "name": place.name, "peak": peak, **found}), flush=True)
+            print(json.dumps({"number": number, "name": place.name, "peak": peak(), **found}), flush=True)
 
 
 if __name__ == "__main__":

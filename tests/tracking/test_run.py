@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -51,6 +52,18 @@ def test_metrics_params_tags_and_status_arrive(tracking_uri: str, client: Mlflow
     assert run.data.params["optimizer.learning_rate"] == "0.0001"
     assert run.data.tags["family"] == "decoder"
     assert _history(client, "train/loss") == [(step, 1 / (step + 1)) for step in range(2500)]
+
+
+def test_documents_arrive_and_replace_earlier_ones(tracking_uri: str, client: MlflowClient) -> None:
+    for kept in (7, 8):
+        recorder = _record(tracking_uri)
+        recorder.document("data/ledger.json", {"kept": kept, "filtered": {}})
+        recorder.finish("finished")
+    (run,) = _runs(client)
+    assert mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/data/ledger.json") == {
+        "kept": 8,
+        "filtered": {},
+    }
 
 
 def test_a_restart_goes_on_in_the_same_run(tracking_uri: str, client: MlflowClient) -> None:

@@ -96,7 +96,7 @@ def read_header(uri: str) -> Header:
         header = Header(dtype, tuple(shape), stream.tell())
         if not 0 < header.row_bytes <= limits.MEMBER_BYTES:
             raise ValueError(f"rows of {header.row_bytes} bytes")
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # the header is Python's, and its parser raises what the bytes lead it to
         raise InputError(f"{uri}: no rows of numbers ({error}); embed again, or give other files") from error
     return header
 

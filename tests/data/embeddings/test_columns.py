@@ -54,6 +54,7 @@ def test_other_files_are_refused(tmp_path: Path):
     np.save(tmp_path / "pickle.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.save(tmp_path / "turned.npy", np.asfortranarray(np.zeros((3, 4))))
     (tmp_path / "noise.npy").write_bytes(b"<html>")
-    for name in ("pickle", "turned", "noise"):
+    np.save(tmp_path / "nothing.npy", np.zeros((3, 0)))
+    for name in ("pickle", "turned", "noise", "nothing"):
         with pytest.raises(InputError, match=f"{name}.npy: no rows of numbers"):
             read_header(str(tmp_path / f"{name}.npy"))
