@@ -20,7 +20,9 @@ def add_commands(commands: Any) -> None:
     train.add_argument(
         "recipe", metavar="FAMILY/NAME|FILE", help="a packaged recipe, or a YAML file of yours"
     )
-    train.add_argument("--data", required=True, metavar="URI", help="folder of shards")
+    train.add_argument(
+        "--data", required=True, metavar="URI", help="folder of shards, or a mixture's YAML file"
+    )
     train.add_argument("--storage", required=True, metavar="URI", help="folder of all runs")
     train.add_argument("--name", required=True, help="this run's name under --storage")
     train.add_argument(

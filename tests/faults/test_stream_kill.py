@@ -1,5 +1,6 @@
 """Ranks killed at random moments, resumed by another number of them, have read what uninterrupted ones read."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from stream_kill import Ranks, history, run_trial
+from stream_kill import NUM_STEPS, RESULTS, Ranks, history, run_trial
 
 
 @pytest.mark.system
@@ -30,3 +31,10 @@ def test_history_is_rewound_to_where_an_attempt_starts(tmp_path: Path):
     write(1, 0, "[1, [[2, 8], [3, 6]]]\n")
     assert history(tmp_path, [0, 1]) == {0: {0: 7, 1: 5}, 1: {2: 8, 3: 6}}
     assert history(tmp_path, [0]) == {0: {0: 7, 1: 5}, 1: {2: 8, 3: 6}, 2: {4: 9}}
+
+
+def test_the_trials_on_record_have_all_kept_the_keys():
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    assert {line["seed"] for line in lines} == set(range(50))
+    assert all(line["done"] and line["kept"] for line in lines)
+    assert {attempt["reached"] for line in lines for attempt in line["seen"][2:]} == {NUM_STEPS}
