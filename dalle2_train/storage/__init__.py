@@ -4,24 +4,17 @@ A URI is a string; a plain path is a local file and is made absolute, because wo
 in passing is tried again for `RETRY_SECONDS`.
 """
 
+from dalle2_train.storage.listing import Stat, exists, glob, list_files, list_folder, size, stat, stats
 from dalle2_train.storage.places import absolute, can_list, join, local_path, parent
 from dalle2_train.storage.reading import (
-    Stat,
     as_local,
     download,
     download_tree,
-    exists,
-    glob,
-    list_files,
-    list_folder,
     open_read,
     read_bytes,
     read_json,
     sha256_bytes,
     sha256_file,
-    size,
-    stat,
-    stats,
 )
 from dalle2_train.storage.retry import RETRY_SECONDS, MissingError, RefusedAccessError, UnreachableError
 from dalle2_train.storage.staging import local_staging

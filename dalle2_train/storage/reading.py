@@ -1,4 +1,4 @@
-"""Reading: what is there, and its bytes. Every request is tried again where it fails in passing."""
+"""Reading: the bytes of files. Every request is tried again where it fails in passing."""
 
 from __future__ import annotations
 
@@ -7,151 +7,20 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, cast
 
 from dalle2_train.errors import InputError
-from dalle2_train.storage.places import absolute, can_list, full_uri, local_path, open_fs
-from dalle2_train.storage.retry import MissingError, RefusedAccessError, http_status, missing, patiently
+from dalle2_train.storage.listing import list_files, size
+from dalle2_train.storage.places import absolute, local_path, open_fs
+from dalle2_train.storage.retry import http_status, missing, patiently
 from dalle2_train.storage.staging import TEMPORARY, local_staging
 
 CHUNK = 1 << 20
 _REMOTE_CHUNK = 1 << 23
-_REQUESTS_AT_ONCE = 16
-_MAGIC = re.compile(r"[*?\[]")
-
-
-class Stat(NamedTuple):
-    """A file as the storage tells of it."""
-
-    size: int
-    """Bytes."""
-    version: str | None
-    """An object's etag; None where the storage has no name for this version of the file."""
-    modified: float | None = None
-    """Seconds since the epoch, on a local file system; None elsewhere."""
-
-
-def exists(uri: str) -> bool:
-    """Is there a file or folder at `uri`?"""
-    if (path := local_path(uri)) is not None:
-        return path.exists()
-    fs, remote = open_fs(uri)
-    try:
-        # fs.exists() would call a server that is down an absence.
-        patiently(uri, lambda: fs.info(remote))
-    except MissingError:
-        return False
-    except RefusedAccessError:
-        return False  # without leave to list, S3 answers so for what is not there
-    return True
-
-
-def size(uri: str) -> int:
-    """Bytes of the file at `uri`. Missing: InputError."""
-    return stat(uri).size
-
-
-def stat(uri: str) -> Stat:
-    """Size and version of the file at `uri`. Missing: InputError."""
-    if (local := local_path(uri)) is not None:
-        found = patiently(uri, local.stat)
-        return Stat(found.st_size, None, found.st_mtime)
-    fs, path = open_fs(uri)
-    return _stat_of(uri, patiently(uri, lambda: fs.info(path)))
-
-
-def stats(uris: list[str]) -> dict[str, Stat | None]:
-    """Size and version of many files, None of those that are not there; a folder is listed once where it can be."""
-    folders: dict[str, list[str]] = {}
-    for uri in uris:
-        folders.setdefault(uri.rpartition("/")[0], []).append(uri)
-    found: dict[str, Stat | None] = {}
-    alone: list[str] = []
-    for folder, files in folders.items():
-        if len(files) == 1 or not can_list(folder):
-            alone += files
-        else:
-            listed = list_folder(folder)
-            found |= {file: listed.get(file) for file in files}
-    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as threads:
-        found |= zip(alone, threads.map(_stat_or_none, alone), strict=True)
-    return {uri: found[uri] for uri in uris}
-
-
-def _stat_or_none(uri: str) -> Stat | None:
-    try:
-        return stat(uri)
-    except MissingError:
-        return None
-
-
-def list_folder(uri: str, suffix: str = "") -> dict[str, Stat]:
-    """The files directly in the folder `uri`, sorted, as full URIs; half-written files are not listed. Missing: {}."""
-    fs, path = _listing_fs(uri)
-    try:
-        if (local := local_path(uri)) is not None:
-            return dict(sorted(patiently(uri, lambda: dict(_scan(local, suffix))).items()))
-        found = patiently(uri, lambda: fs.ls(path, detail=True))
-    except MissingError:
-        return {}
-    files = {str(entry["name"]): entry for entry in found if entry["type"] == "file"}
-    names = sorted(name for name in files if _is_listed(name, path, suffix))
-    return {full_uri(uri, path, name): _stat_of(name, files[name]) for name in names}
-
-
-def _scan(folder: Path, suffix: str) -> Iterator[tuple[str, Stat]]:
-    """Links are followed, as a set's shards may be; one that leads nowhere is a file of no bytes."""
-    for entry in os.scandir(folder):
-        if not entry.name.endswith(suffix) or entry.name.startswith(TEMPORARY):
-            continue
-        if entry.is_file():
-            found = entry.stat()
-            yield entry.path, Stat(found.st_size, None, found.st_mtime)
-        elif entry.is_symlink() and not os.path.exists(entry.path):
-            yield entry.path, Stat(0, None)
-
-
-def list_files(uri: str, suffix: str = "") -> list[str]:
-    """Every file under `uri`, recursively, sorted, as full URIs; half-written files are not listed. Missing: []."""
-    fs, path = _listing_fs(uri)
-    found = sorted(str(name) for name in patiently(uri, lambda: fs.find(path)))
-    return [full_uri(uri, path, name) for name in found if _is_listed(name, path, suffix)]
-
-
-def glob(pattern: str) -> list[str]:
-    """The files that match `pattern` (*, ?, [abc], ** for any depth), sorted, as full URIs."""
-    fs, path = _listing_fs(pattern)
-    folder = _MAGIC.split(absolute(pattern), maxsplit=1)[0].rpartition("/")[0]
-    root = open_fs(folder)[1]
-    return [full_uri(folder, root, str(name)) for name in sorted(patiently(pattern, lambda: fs.glob(path)))]
-
-
-def _listing_fs(uri: str) -> tuple[Any, str]:
-    if not can_list(uri):
-        raise InputError(f"{uri}: a web server does not list its files; name them, "
-                         "as in https://host/set/{00000..00099}.tar")  # fmt: skip
-    fs, path = open_fs(uri)
-    # A listing kept by fsspec would hide what another process has published since.
-    fs.invalidate_cache()
-    return fs, path
-
-
-def _is_listed(name: str, folder: str, suffix: str) -> bool:
-    """Not so the staging of a process that was killed, or that still writes."""
-    return name.endswith(suffix) and f"/{TEMPORARY}" not in name[len(folder) :]
-
-
-def _stat_of(uri: str, info: dict[str, Any]) -> Stat:
-    if info["size"] is None and info["type"] == "file":
-        raise InputError(f"{uri}: the server does not tell its size; copy the file to other storage")
-    version = info.get("ETag") or info.get("etag") or info.get("Last-Modified")
-    return Stat(int(info["size"] or 0), str(version).strip('"') if version else None)
 
 
 def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:

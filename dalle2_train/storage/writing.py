@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from dalle2_train.errors import InputError
+from dalle2_train.storage.listing import exists
 from dalle2_train.storage.places import join, local_path, open_fs
-from dalle2_train.storage.reading import CHUNK, exists, read_bytes, sha256_bytes, sha256_file
+from dalle2_train.storage.reading import CHUNK, read_bytes, sha256_bytes, sha256_file
 from dalle2_train.storage.retry import MissingError, UnreachableError, patiently
 from dalle2_train.storage.staging import TEMPORARY, unwritable_is_input
 
