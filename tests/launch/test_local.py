@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import psutil
 import pytest
 from PIL import Image
 from toy_training import losses
@@ -45,6 +46,17 @@ def test_a_mixture_trains_like_a_set(make_job, shards, tmp_path):
     mixture.write_text(text.format(shards, 3))
     with pytest.raises(InputError, match="the shards"):
         train(job)
+
+
+@pytest.mark.system
+def test_loader_workers_change_no_loss_and_end_with_the_training(make_job):
+    settings = ("training.num_steps=4", "training.sample_every_steps=0", "data.cache_megabytes=0")
+    alone = make_job("alone", *settings, "data.prefetch_batches=0")
+    train(alone)
+    helped = make_job("helped", *settings, "data.num_workers=2")
+    train(helped)
+    assert losses(helped.run_uri) == losses(alone.run_uri)
+    assert not [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
 
 
 def test_the_same_command_again_goes_on_with_more_steps(make_job):
