@@ -1,7 +1,8 @@
 """How fast do samples become batches? Ours beside webdataset with Pillow, and beside the bare decoders.
 
 512 pixel JPEGs in tars on this machine's disk, in its page cache, to batches of 64 pictures of 64 pixels. Nothing else
-may run meanwhile.
+may run meanwhile. Embeddings are 768 numbers in half precision; embedding-reader, whose pins are not ours, is asked
+where `--embedding-reader` names an interpreter that has it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any
 
 COUNT, SAMPLES_PER_SHARD, LARGE_SHARD = 2000, 500, 10_000
 IN_MEMORY = 400
+_EMBEDDINGS = "embeddings and captions, ours, shuffled"
+_THEIR_EMBEDDINGS = "embeddings and captions, embedding-reader"
 
 
 def main() -> int:
     """Prints a table and writes the JSON; 1 where a promise is not kept."""
     # Here, because spawned loader workers import this module anew, and start as soon as in training.
-    from benchmarks import decoders, photographs, streams
+    from benchmarks import decoders, photographs, streams, vectors
     from benchmarks.measure import Company, Promise, alternate, circumstances, table
     from dalle2_train import storage
 
@@ -50,15 +53,24 @@ def main() -> int:
         "s",
         args.rounds,
     )
+    embedded = vectors.vectors(storage.join(args.folder, "vectors"))
+    readers = {_EMBEDDINGS: partial(vectors.ours, embedded)}
+    if args.embedding_reader:
+        readers[_THEIR_EMBEDDINGS] = partial(vectors.embedding_reader, args.embedding_reader, embedded)
+    measured |= alternate(readers, "samples/s", args.rounds)
     quality = decoders.decibels(pictures)
     promises = [
         Promise("ours / webdataset + Pillow", measured[ours].median / measured[theirs].median, least=3),
         Promise("ours / simplejpeg alone", measured[ours].median / measured[bare].median, least=0.5),
         Promise("the worst picture's PSNR, dB", float(quality.min()), least=35),
         Promise(resumed.format(workers), measured[resumed.format(workers)].median, most=1),
+        Promise("embeddings / pictures", measured[_EMBEDDINGS].median / measured[ours].median, least=20),
     ]
+    if args.embedding_reader:
+        ratio = measured[_EMBEDDINGS].median / measured[_THEIR_EMBEDDINGS].median
+        promises.append(Promise("embeddings, ours / embedding-reader", ratio, least=1))
     found = {
-        **circumstances(f"python -m benchmarks.data --rounds {args.rounds}"),
+        **circumstances("make bench-data"),
         "others_share_of_cores": round(company.share(), 3),
         "pictures": _pictures(pictures),
         "psnr_db": {"min": round(float(quality.min()), 1), "mean": round(float(quality.mean()), 1)},
@@ -77,6 +89,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--to", default="docs/results/data.json", help="the JSON to be written")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--embedding-reader", metavar="PYTHON", help="an interpreter that has embedding-reader"
+    )
     return parser.parse_args()
 
 

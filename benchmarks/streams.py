@@ -33,7 +33,7 @@ _MEAN, _STD = torch.tensor([0.4815, 0.4578, 0.4082]), torch.tensor([0.2686, 0.26
 def ours(uri: str) -> float:
     """Samples a second of the stream that training reads."""
     stream = Stream(uri, CONFIG, seed=0, global_batch_size=BATCH, batch_type=UpsamplerBatch)
-    speed = _samples_per_second(iter(stream), warm_up=2 * _TURN, num_batches=4 * _TURN)
+    speed = samples_per_second(iter(stream), BATCH, warm_up=2 * _TURN, num_batches=4 * _TURN)
     stream.close()
     return speed
 
@@ -50,7 +50,7 @@ def webdataset_and_pillow(tars: Sequence[str]) -> float:
         .batched(BATCH, partial=False)
     )
     loader = WebLoader(samples, batch_size=None, num_workers=WORKERS)
-    return _samples_per_second(iter(loader), warm_up=8, num_batches=16)
+    return samples_per_second(iter(loader), BATCH, warm_up=8, num_batches=16)
 
 
 def open_clip_transform(image: Image.Image) -> torch.Tensor:
@@ -83,10 +83,11 @@ def middle(uri: str, count: int) -> OrderState:
     return OrderState(count // 2 // BATCH, cursors, start.identity, start.skipped)
 
 
-def _samples_per_second(batches: Iterator[Any], warm_up: int, num_batches: int) -> float:
+def samples_per_second(batches: Iterator[Any], batch_size: int, warm_up: int, num_batches: int) -> float:
+    """Of batches that are made without end, after the first `warm_up` of them."""
     for _ in islice(batches, warm_up):
         pass
     start = time.perf_counter()
     for _ in islice(batches, num_batches):
         pass
-    return num_batches * BATCH / (time.perf_counter() - start)
+    return num_batches * batch_size / (time.perf_counter() - start)
