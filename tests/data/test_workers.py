@@ -112,10 +112,8 @@ def test_workers_die_with_a_killed_parent(uri: str, tmp_path: Path):
 
 
 def test_what_goes_wrong_in_a_worker_is_raised_as_it_is(uri: str):
-    for tar in Path(uri).glob("*.tar"):
-        tar.unlink()
-    with (
-        closing(open_uneven(uri, 0, 1, num_workers=1)) as stream,
-        pytest.raises(InputError, match="no such file"),
-    ):
-        next(iter(stream))
+    with closing(open_uneven(uri, 0, 1, num_workers=1)) as stream:
+        for index in Path(uri).glob("index/*.parquet"):
+            index.unlink()
+        with pytest.raises(InputError, match="no such file"):
+            next(iter(stream))
