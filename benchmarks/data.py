@@ -70,7 +70,9 @@ def main() -> int:
         ratio = measured[_EMBEDDINGS].median / measured[_THEIR_EMBEDDINGS].median
         promises.append(Promise("embeddings, ours / embedding-reader", ratio, least=1))
     found = {
-        **circumstances("make bench-data"),
+        **circumstances(
+            f"python -m benchmarks.data{' --embedding-reader PYTHON' if args.embedding_reader else ''}"
+        ),
         "others_share_of_cores": round(company.share(), 3),
         "pictures": _pictures(pictures),
         "psnr_db": {"min": round(float(quality.min()), 1), "mean": round(float(quality.mean()), 1)},

@@ -5,7 +5,7 @@ N rows, L text length, E embedding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,9 @@ _MERGE_GAP = 1 << 16
 _READ_LIMIT = 1 << 26
 IMAGE_ALONE = (layout.IMAGE_EMBED,)
 WITH_TEXT = (layout.IMAGE_EMBED, layout.TEXT_EMBED, layout.TEXT_ENCODINGS, layout.TEXT_MASK)
+
+Widen = Callable[[NDArray[Any], str], NDArray[np.float32]]
+"""What `columns.widened` does."""
 
 
 class Vectors(NamedTuple):
@@ -40,7 +43,7 @@ class VectorReader:
             raise InputError(f"{embeddings.home}: has no text encodings; embed with --text-encodings")
         self.embeddings, self.columns = embeddings, columns
 
-    def read(self, parts: NDArray[np.integer], rows: NDArray[np.integer]) -> Vectors:
+    def read(self, parts: NDArray[np.integer], rows: NDArray[np.integer], widen: Widen = widened) -> Vectors:
         """The vectors at (part, row), (N,) each, in that order."""
         found: dict[str, NDArray[Any]] = {}
         whole = np.ones(len(rows), bool)
@@ -56,17 +59,17 @@ class VectorReader:
                 _check_alike(self.embeddings, number, column, into, block)
                 into[wanted[there]] = block[rows[wanted[there]] - first]
                 whole[wanted[~there]] = False
-        return self._vectors(found, whole)
+        return self._vectors(found, whole, widen)
 
-    def _vectors(self, found: dict[str, NDArray[Any]], whole: NDArray[np.bool_]) -> Vectors:
+    def _vectors(self, found: dict[str, NDArray[Any]], whole: NDArray[np.bool_], widen: Widen) -> Vectors:
         dtype = self.embeddings.embeddings.info.dtype
-        image_embed = widened(found[layout.IMAGE_EMBED], dtype)
+        image_embed = widen(found[layout.IMAGE_EMBED], dtype)
         whole &= np.isfinite(image_embed).all(1)
         if len(self.columns) == 1:
             return Vectors(whole, image_embed)
-        text_embed = widened(found[layout.TEXT_EMBED], dtype)
+        text_embed = widen(found[layout.TEXT_EMBED], dtype)
         whole &= np.isfinite(text_embed).all(1)
-        text_encodings = widened(found[layout.TEXT_ENCODINGS], encodings_dtype(dtype))
+        text_encodings = widen(found[layout.TEXT_ENCODINGS], encodings_dtype(dtype))
         return Vectors(
             whole, image_embed, text_embed, text_encodings, found[layout.TEXT_MASK].astype(bool, copy=False)
         )

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from dalle2_train.data.decoded import Decoded
 from dalle2_train.data.embeddings.alignment import Alignment, Rows
-from dalle2_train.data.embeddings.reader import VectorReader, Vectors
+from dalle2_train.data.embeddings.columns import widened
+from dalle2_train.data.embeddings.reader import VectorReader, Vectors, Widen
 from dalle2_train.data.faults import DamagedError, Fault
 from dalle2_train.data.reader import RawSample
 from dalle2_train.data.selection import Place
@@ -65,10 +66,12 @@ class EmbeddingSource:
             found.append(sample)
         return found
 
-    def read_columns(self, shards: NDArray[np.int64], positions: NDArray[np.int64]) -> Columns:
+    def read_columns(
+        self, shards: NDArray[np.int64], positions: NDArray[np.int64], widen: Widen = widened
+    ) -> Columns:
         """The samples at (shard, position), (N,) each, in that order."""
         rows = self.alignment.rows(shards, positions)
-        vectors = self.reader.read(*rows)
+        vectors = self.reader.read(*rows, widen)
         if not self.captions:
             return Columns(rows, vectors, None)
         texts = np.array([text.strip() for text in self._texts(rows)], object)
