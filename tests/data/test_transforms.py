@@ -6,11 +6,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from dalle2_train.data.batches import ClipBatch
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.faults import DamagedError
+from dalle2_train.data.stream import Stream
 from dalle2_train.data.transforms import Transforms
+from dalle2_train.data.writer import Record, write_shards
 from dalle2_train.errors import InputError
 
 WIDTH, HEIGHT = 12, 7
@@ -122,3 +126,44 @@ def test_a_broken_record_is_told():
 def test_settings_that_mean_nothing_are_told(settings: dict):
     with pytest.raises(InputError, match=f"data.{next(iter(settings))}"):
         DataConfig(**settings)
+
+
+def test_what_is_drawn_depends_on_the_place_in_the_order_alone(make_set):
+    """Not on the rank; and another visit draws anew."""
+
+    def records():
+        for number in range(12):
+            fields = {"split": "train", "captions": [str(2 * number), str(2 * number + 1)]}
+            yield Record(ramp(), "png", "none", fields, WIDTH, HEIGHT)
+
+    uri = make_set(1) + "-several"
+    write_shards(records(), uri, {"kind": "several"}, samples_per_shard=5)
+    config = DataConfig(HEIGHT, crop="random", captions="json.captions", num_lanes=4, block_size=3)
+
+    def seen(world_size: int) -> list[dict[int, tuple[int, int]]]:
+        batches = [{} for _ in range(20)]
+        for rank in range(world_size):
+            stream = open_stream(uri, config, rank, world_size)
+            for found, (batch, _) in zip(batches, stream, strict=False):
+                drawn = zip(batch.token_ids[:, 0].tolist(), batch.image[:, 0, 0, 0].tolist(), strict=True)
+                found |= dict(zip(batch.index.tolist(), drawn, strict=True))
+        return batches
+
+    alone = seen(1)
+    assert alone == seen(2) == seen(4)
+    visits = Counter(drawn for batch in alone for drawn in batch.values())
+    assert {caption for caption, _ in visits} == set(range(24))
+    assert len({left for _, left in visits}) == WIDTH - HEIGHT + 1
+
+
+def open_stream(uri: str, config: DataConfig, rank: int, world_size: int) -> Stream:
+    return Stream(
+        uri,
+        config,
+        seed=3,
+        global_batch_size=8,
+        batch_type=ClipBatch,
+        rank=rank,
+        world_size=world_size,
+        tokenize=lambda texts: (torch.tensor([[int(text)] for text in texts]), torch.ones(len(texts), 1) > 0),
+    )
