@@ -1,5 +1,6 @@
 """Work on many shards, in this process or spread over a pool of Ray actors."""
 
+import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -29,12 +30,15 @@ def _map_on_ray(work: Callable[[Task], Result], tasks: list[Task], workers: int)
 
     is_ours = connect(workers)
     try:
+        # Progress is the caller's to tell.
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         has_gpus = ray.cluster_resources().get("GPU", 0) > 0
         numbers = ray.data.range(len(tasks), override_num_blocks=len(tasks))
         done = numbers.map(
             _Actor,  # pyright: ignore[reportArgumentType] - Ray makes an actor of a class
             fn_constructor_args=(work, tasks),
-            concurrency=min(workers, len(tasks)),
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(tasks))),
             num_cpus=1,
             num_gpus=1 if has_gpus else 0,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from embed_child import NUM_SHARDS, write_set
+from embed_child import NUM_SHARDS, refuse_3, write_set
 
 from dalle2_train.data.index import index
 from dalle2_train.data.manifest import load
@@ -64,15 +64,8 @@ def test_actors_index_what_one_process_does(folder: Path, tmp_path: Path):
 
 def test_an_actors_refusal_is_the_commands(folder: Path):
     with pytest.raises(InputError, match="number 3 is refused"):
-        list(shard_map(2)(_refuse_3, list(range(8))))
-    assert list(shard_map(2)(_refuse_3, [9, 8, 7, 6])) == [9, 8, 7, 6]
-
-
-def _refuse_3(number: int) -> int:
-    time.sleep(0.02 * number)  # not in the order of the tasks
-    if number == 3:
-        raise InputError("number 3 is refused")
-    return number
+        list(shard_map(2)(refuse_3, list(range(8))))
+    assert list(shard_map(2)(refuse_3, [9, 8, 7, 6])) == [9, 8, 7, 6]
 
 
 def _kill_an_actor(to: Path, killed: list[int]) -> None:

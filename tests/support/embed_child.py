@@ -1,5 +1,6 @@
 """What the trials of killed embeddings run in a process of their own."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from tiny_clip import save_tiny_clip
 
 from dalle2_train.data.writer import Record, write_shards
+from dalle2_train.errors import InputError
 from dalle2_train.launch.embed import embed
 
 NUM_SHARDS, SAMPLES_PER_SHARD = 8, 25
@@ -30,3 +32,11 @@ def embed_set(folder: Path, to: Path) -> None:
     """Embeds it into `to`, with text encodings."""
     torch.set_num_threads(1)  # sums over threads differ in the last bit
     embed(str(folder / "shards"), str(to), str(folder / "clip"), text_encodings=True, batch_size=4)
+
+
+def refuse_3(number: int) -> int:
+    """The number, after a while, not in the order of numbers."""
+    time.sleep(0.02 * (7 - number % 8))
+    if number == 3:
+        raise InputError("number 3 is refused")
+    return number
