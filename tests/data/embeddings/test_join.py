@@ -273,7 +273,9 @@ def test_an_order_of_embeddings_alone_is_resumed(make_set: MakeSet, embed: Embed
 
 
 @pytest.mark.parametrize("batch_type", [PriorBatch, PriorTokenBatch])
-@pytest.mark.parametrize(("world_size", "block_size"), [(1, 5), (2, 5), (4, 64)])
+@pytest.mark.parametrize(
+    ("world_size", "block_size", "dtype"), [(1, 5, "fp32"), (2, 5, "fp16"), (4, 64, "bf16")]
+)
 def test_rows_gathered_together_are_the_samples_taken_one_by_one(
     make_set: MakeSet,
     embed: Embed,
@@ -282,14 +284,15 @@ def test_rows_gathered_together_are_the_samples_taken_one_by_one(
     batch_type: BatchType,
     world_size: int,
     block_size: int,
+    dtype: str,
 ):
     """With broken rows and empty captions among them, across epochs, and resumed wherever the other way stood."""
     to = str(tmp_path / "to")
-    embed(make_set(53, 7), to, text_encodings=True)
+    embed(make_set(53, 7), to, dtype=dtype, text_encodings=True)
     for part, row, value in ((0, 3, np.nan), (4, 0, np.inf), (4, 1, np.nan)):
         file = tmp_path / "to" / "img_emb" / f"img_emb_0000{part}.npy"
         vectors = np.load(file)
-        vectors[row, 2] = value
+        vectors[row, 2] = 0x7FC0 if dtype == "bf16" else value
         np.save(file, vectors)
     file = tmp_path / "to" / "metadata" / "metadata_00002.parquet"
     table = pq.read_table(file)
