@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from dalle2_train.data.decode import decode_image
+from dalle2_train.data.pictures.decode import decode_image
 
 SIZE = 64
 """Pixels; what is asked for."""

@@ -13,8 +13,8 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from dalle2_train.data.pipeline import pipeline
-from dalle2_train.data.writer import Record, finished, write_shards
+from dalle2_train.data.samples.pipeline import pipeline
+from dalle2_train.data.shards.writer import Record, finished, write_shards
 
 SIDE = 512
 QUALITY = 95

@@ -17,10 +17,10 @@ from PIL import Image
 from webdataset.compat import WebDataset, WebLoader
 
 from benchmarks.decoders import SIZE
-from dalle2_train.data.batches import UpsamplerBatch
 from dalle2_train.data.config import DataConfig
-from dalle2_train.data.order_state import OrderState
-from dalle2_train.data.stream import Stream
+from dalle2_train.data.stream.batches import UpsamplerBatch
+from dalle2_train.data.stream.order_state import OrderState
+from dalle2_train.data.stream.stream import Stream
 
 BATCH, WORKERS = 64, 2
 CONFIG = DataConfig(image_size=SIZE, num_workers=WORKERS, cache_megabytes=0)

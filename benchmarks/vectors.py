@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.streams import samples_per_second
-from dalle2_train.data.batches import PriorTokenBatch
 from dalle2_train.data.config import DataConfig
-from dalle2_train.data.embeddings.foreign import index_embeddings
+from dalle2_train.data.embed.foreign import index_embeddings
 from dalle2_train.data.embeddings.layout import has_embeddings
-from dalle2_train.data.stream import Stream
+from dalle2_train.data.stream.batches import PriorTokenBatch
+from dalle2_train.data.stream.stream import Stream
 
 EMBED_DIM, PARTS, ROWS_PER_PART, BATCH = 768, 2, 100_000, 1024
 """Of CLIP's ViT-L/14, in half precision, as clip-retrieval writes them."""

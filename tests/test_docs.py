@@ -4,8 +4,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from dalle2_train.data.faults import SAMPLE_KINDS, SHARD_KINDS
-from dalle2_train.data.filters import FilterConfig
+from dalle2_train.data.selection.filters import FilterConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -21,14 +20,6 @@ def table(file: str, header: str) -> list[tuple[str, str]]:
         first, second = (cell.strip() for cell in line.strip("|").split("|"))
         rows.append((first, second))
     return rows
-
-
-def test_every_kind_of_fault_is_explained():
-    for header, kinds in (
-        ("| fault | of a shard |", SHARD_KINDS),
-        ("| fault | of a sample |", SAMPLE_KINDS),
-    ):
-        assert {name.strip("`"): told for name, told in table("data.md", header)} == kinds
 
 
 def test_every_filter_is_explained_in_its_order():

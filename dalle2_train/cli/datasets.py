@@ -109,9 +109,9 @@ def _ingest(args: argparse.Namespace) -> Outcome:
 
 def _index(args: argparse.Namespace) -> Outcome:
     from dalle2_train import storage
-    from dalle2_train.data.index import check_home, index
-    from dalle2_train.data.locate import home_of, shard_uris
-    from dalle2_train.data.manifest import shards_of
+    from dalle2_train.data.shards.index import check_home, index
+    from dalle2_train.data.shards.locate import home_of, shard_uris
+    from dalle2_train.data.shards.manifest import shards_of
     from dalle2_train.launch.shard_map import shard_map
 
     if args.clip is not None:
@@ -151,7 +151,7 @@ def _index_embeddings(args: argparse.Namespace) -> Outcome:
 
 def _check(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import to_dict
-    from dalle2_train.data.doctor import check
+    from dalle2_train.data.check.doctor import check
     from dalle2_train.data.spread import in_processes
 
     report = check(args.uri, map_shards=map if args.uri.startswith("memory:") else in_processes)
@@ -168,8 +168,8 @@ def _check(args: argparse.Namespace) -> Outcome:
 
 def _score(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import to_dict
-    from dalle2_train.data.index import load_or_index
-    from dalle2_train.data.score import load_model, score
+    from dalle2_train.data.selection.score import load_model, score
+    from dalle2_train.data.shards.index import load_or_index
 
     model = load_model()
     if args.dry_run:
@@ -183,9 +183,9 @@ def _score(args: argparse.Namespace) -> Outcome:
 def _stats(args: argparse.Namespace) -> Outcome:
     from dalle2_train import storage
     from dalle2_train.config import build, override, to_dict
-    from dalle2_train.data.stats import StatsConfig, stats
-    from dalle2_train.data.stats_figure import figure
-    from dalle2_train.data.stats_table import table
+    from dalle2_train.data.stats.figure import figure
+    from dalle2_train.data.stats.stats import StatsConfig, stats
+    from dalle2_train.data.stats.table import table
 
     # As a recipe spells them, too.
     config = build(
@@ -207,7 +207,7 @@ def _stats(args: argparse.Namespace) -> Outcome:
 
 def _embed(args: argparse.Namespace) -> Outcome:
     from dalle2_train import storage
-    from dalle2_train.data.index import load_or_index
+    from dalle2_train.data.shards.index import load_or_index
     from dalle2_train.encoders.loading import load_clip
     from dalle2_train.launch.embed import embed
 

@@ -67,7 +67,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import build
-    from dalle2_train.data.index import load_or_index
+    from dalle2_train.data.shards.index import load_or_index
     from dalle2_train.evaluation import EvaluationConfig, table
     from dalle2_train.generation.load import load_unclip
     from dalle2_train.generation.pipeline import GenerationConfig

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from dalle2_train.data.filters import FilterConfig
-from dalle2_train.data.transforms import Transforms
+from dalle2_train.data.samples.transforms import Transforms
+from dalle2_train.data.selection.filters import FilterConfig
 from dalle2_train.errors import InputError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dalle2_train.data.picture import Picture
+from dalle2_train.data.pictures.picture import Picture
 
 
 class Decoded:

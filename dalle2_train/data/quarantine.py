@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dalle2_train.data.faults import Fault
-from dalle2_train.data.selection import Ledger
+from dalle2_train.data.selection.selection import Ledger
 from dalle2_train.errors import RefusedError
 
 FEWEST_FAULTY = 10

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dalle2_train import seeding
 from dalle2_train.config import to_dict
-from dalle2_train.data.samples import collect, splits_of
+from dalle2_train.data.samples.collect import collect, splits_of
 from dalle2_train.errors import InputError
 from dalle2_train.evaluation import references
 from dalle2_train.evaluation.gallery import Gallery, choose, fingerprint

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dalle2_train.data.samples import Sample
+from dalle2_train.data.samples.collect import Sample
 
 
 @dataclass(frozen=True)

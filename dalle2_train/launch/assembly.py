@@ -14,7 +14,12 @@ from transformers import CLIPTokenizer
 from dalle2_train import seeding, storage
 from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest, model_digest, open_model
 from dalle2_train.config import to_dict
-from dalle2_train.data.batches import (
+from dalle2_train.data.config import DataConfig
+from dalle2_train.data.embeddings.merged import Embeddings
+from dalle2_train.data.faults import OnFault
+from dalle2_train.data.samples.pipeline import pipeline
+from dalle2_train.data.shards.members import captions
+from dalle2_train.data.stream.batches import (
     BatchType,
     ClipBatch,
     DecoderBatch,
@@ -24,14 +29,9 @@ from dalle2_train.data.batches import (
     Tokenize,
     UpsamplerBatch,
 )
-from dalle2_train.data.config import DataConfig
-from dalle2_train.data.embeddings.merged import Embeddings
-from dalle2_train.data.faults import OnFault
-from dalle2_train.data.members import captions
-from dalle2_train.data.mixture import sets_of
-from dalle2_train.data.pipeline import pipeline
-from dalle2_train.data.stream import Stream
-from dalle2_train.data.summary import summarize
+from dalle2_train.data.stream.mixture import sets_of
+from dalle2_train.data.stream.stream import Stream
+from dalle2_train.data.stream.summary import summarize
 from dalle2_train.encoders.clip import build_clip
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip

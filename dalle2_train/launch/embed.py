@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from dalle2_train import storage
-from dalle2_train.data.embeddings.embed import embed_shards, unpack_shards
-from dalle2_train.data.embeddings.encoding import EmbedConfig, Embedded
-from dalle2_train.data.embeddings.foreign import index_embeddings
+from dalle2_train.data.embed.embed import embed_shards, unpack_shards
+from dalle2_train.data.embed.encoding import EmbedConfig, Embedded
+from dalle2_train.data.embed.foreign import index_embeddings
 from dalle2_train.data.embeddings.layout import EmbeddingManifest
-from dalle2_train.data.locate import shard_uris
 from dalle2_train.data.progress import Progress
+from dalle2_train.data.shards.locate import shard_uris
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.launch.shard_map import shard_map

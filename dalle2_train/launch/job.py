@@ -13,9 +13,9 @@ from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.config import to_dict
 from dalle2_train.data.embeddings.layout import EmbeddingInfo
 from dalle2_train.data.embeddings.merged import Embeddings
-from dalle2_train.data.freshness import check_fresh
-from dalle2_train.data.mixture import mixture_of
-from dalle2_train.data.summary import summarize, summarize_embeddings
+from dalle2_train.data.shards.freshness import check_fresh
+from dalle2_train.data.stream.mixture import mixture_of
+from dalle2_train.data.stream.summary import summarize, summarize_embeddings
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.errors import InputError

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dalle2_train import seeding
-from dalle2_train.data.samples import collect, splits_of
-from dalle2_train.data.summary import summarize
+from dalle2_train.data.samples.collect import collect, splits_of
+from dalle2_train.data.stream.summary import summarize
 from dalle2_train.diffusion.guidance import guide
 from dalle2_train.diffusion.samplers import SamplerConfig, sample
 from dalle2_train.encoders.encoder import ClipEncoder, TextFeatures

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from dalle2_train.data.batches import ClipBatch
+from dalle2_train.data.stream.batches import ClipBatch
 from dalle2_train.encoders.clip import ClipConfig, save_clip_companions
 from dalle2_train.encoders.pixels import to_pixel_values
 from dalle2_train.encoders.trainable import ClipForTraining, to_clip_state

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dalle2_train.data.batches import DecoderBatch, DecoderTokenBatch
+from dalle2_train.data.stream.batches import DecoderBatch, DecoderTokenBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig

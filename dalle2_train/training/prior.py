@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dalle2_train.data.batches import PriorBatch, PriorTokenBatch
+from dalle2_train.data.stream.batches import PriorBatch, PriorTokenBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig

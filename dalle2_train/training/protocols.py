@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dalle2_train.data.faults import Fault, OnFault
-from dalle2_train.data.selection import Ledger
+from dalle2_train.data.selection.selection import Ledger
 
 
 class Loss(NamedTuple):

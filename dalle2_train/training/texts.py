@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dalle2_train.data.batches import DecoderBatch, DecoderTokenBatch, PriorBatch, PriorTokenBatch
+from dalle2_train.data.stream.batches import DecoderBatch, DecoderTokenBatch, PriorBatch, PriorTokenBatch
 from dalle2_train.encoders.encoder import ClipEncoder, TextFeatures
 
 EncodeText = Callable[[Tensor, Tensor], TextFeatures]

@@ -5,7 +5,7 @@ Legend: B batch, H picture side, S crop side.
 
 from dataclasses import dataclass
 
-from dalle2_train.data.batches import UpsamplerBatch
+from dalle2_train.data.stream.batches import UpsamplerBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from dalle2_train import storage
 from dalle2_train.config import to_dict
-from dalle2_train.data.samples import collect, splits_of
+from dalle2_train.data.samples.collect import collect, splits_of
 from dalle2_train.evaluation import (
     EvaluationConfig,
     EvaluationReport,

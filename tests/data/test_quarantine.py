@@ -4,7 +4,7 @@ import pytest
 
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.quarantine import is_too_much, refuse_losses
-from dalle2_train.data.selection import Ledger
+from dalle2_train.data.selection.selection import Ledger
 from dalle2_train.errors import RefusedError
 
 

@@ -4,8 +4,8 @@ import operator
 from collections.abc import Callable
 from pathlib import Path
 
-from dalle2_train.data.doctor import check
-from dalle2_train.data.repeats import repeats
+from dalle2_train.data.check.doctor import check
+from dalle2_train.data.check.repeats import repeats
 from dalle2_train.data.spread import in_processes
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dalle2_train.data.samples import Sample
+from dalle2_train.data.samples.collect import Sample
 
 
 class PixelEyes:

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from dalle2_train.data.samples import Sample
+from dalle2_train.data.samples.collect import Sample
 from dalle2_train.evaluation.gallery import choose, fingerprint
 
 

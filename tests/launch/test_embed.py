@@ -10,11 +10,11 @@ import torch
 from tiny_clip import CONFIG, save_tiny_clip
 from toy_training import losses
 
-from dalle2_train.data.batches import PriorBatch, PriorTokenBatch
 from dalle2_train.data.config import DataConfig
-from dalle2_train.data.decode import decode_image
-from dalle2_train.data.pipeline import pipeline
-from dalle2_train.data.stream import Stream
+from dalle2_train.data.pictures.decode import decode_image
+from dalle2_train.data.samples.pipeline import pipeline
+from dalle2_train.data.stream.batches import PriorBatch, PriorTokenBatch
+from dalle2_train.data.stream.stream import Stream
 from dalle2_train.encoders import load_clip, tokenize
 from dalle2_train.errors import InputError
 from dalle2_train.launch import check, train

@@ -13,8 +13,8 @@ import pytest
 import torch
 from embed_child import NUM_SHARDS, refuse_3, write_set
 
-from dalle2_train.data.index import index
-from dalle2_train.data.manifest import load
+from dalle2_train.data.shards.index import index
+from dalle2_train.data.shards.manifest import load
 from dalle2_train.errors import InputError
 from dalle2_train.launch.embed import embed
 from dalle2_train.launch.shard_map import shard_map

@@ -13,7 +13,7 @@ from hostile_cases import CASES, EXECUTED
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import checkpoint_uri
 from dalle2_train.checkpoints.manifest import read_manifest
-from dalle2_train.data.order_state import OrderState
+from dalle2_train.data.stream.order_state import OrderState
 from dalle2_train.errors import RefusedError
 from dalle2_train.launch import train
 

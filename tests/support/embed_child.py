@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tiny_clip import save_tiny_clip
 
-from dalle2_train.data.writer import Record, write_shards
+from dalle2_train.data.shards.writer import Record, write_shards
 from dalle2_train.errors import InputError
 from dalle2_train.launch.embed import embed
 

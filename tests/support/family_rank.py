@@ -10,8 +10,8 @@ import torch.distributed as dist
 from families import CONTEXT_LENGTH, EMBED_DIM, null_text, random, random_pictures, random_text, rows
 
 from dalle2_train.checkpoints.manifest import ModelManifest
-from dalle2_train.data.batches import ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
-from dalle2_train.data.selection import Ledger
+from dalle2_train.data.selection.selection import Ledger
+from dalle2_train.data.stream.batches import ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
 from dalle2_train.encoders import ClipConfig, TextFeatures, build_clip, tokenize, train_tokenizer
 from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.networks.decoder import Decoder, DecoderConfig

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from dalle2_train.data.batches import ClipBatch
+from dalle2_train.data.check.doctor import check
 from dalle2_train.data.config import DataConfig
-from dalle2_train.data.doctor import check
 from dalle2_train.data.faults import Fault
-from dalle2_train.data.stream import Stream
+from dalle2_train.data.stream.batches import ClipBatch
+from dalle2_train.data.stream.stream import Stream
 
 _CONFIG = DataConfig(image_size=8, num_lanes=1, block_size=4, cache_megabytes=0)
 

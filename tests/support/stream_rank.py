@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from uneven import SIZES, numbers_of, open_uneven, write_mixture, write_uneven
 
 from dalle2_train import storage
-from dalle2_train.data.order_state import OrderState
+from dalle2_train.data.stream.order_state import OrderState
 
 
 def write_sets(folder: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dalle2_train import seeding
 from dalle2_train.checkpoints.manifest import ModelManifest
 from dalle2_train.data.faults import Fault
-from dalle2_train.data.selection import Ledger
+from dalle2_train.data.selection.selection import Ledger
 from dalle2_train.errors import RefusedError
 from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.parallel.shard import ParallelConfig

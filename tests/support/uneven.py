@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dalle2_train.data.batches import ClipBatch
 from dalle2_train.data.config import DataConfig
-from dalle2_train.data.filters import FilterConfig
-from dalle2_train.data.index import index
-from dalle2_train.data.order_state import OrderState
-from dalle2_train.data.stream import Stream
-from dalle2_train.data.writer import Record, stage_shard
+from dalle2_train.data.selection.filters import FilterConfig
+from dalle2_train.data.shards.index import index
+from dalle2_train.data.shards.writer import Record, stage_shard
+from dalle2_train.data.stream.batches import ClipBatch
+from dalle2_train.data.stream.order_state import OrderState
+from dalle2_train.data.stream.stream import Stream
 
 SIZES = {
     1: [180],

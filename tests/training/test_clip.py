@@ -11,7 +11,7 @@ import pytest
 import torch
 from families import random, random_pictures, train
 
-from dalle2_train.data.batches import ClipBatch
+from dalle2_train.data.stream.batches import ClipBatch
 from dalle2_train.encoders import ClipConfig, build_clip, load_clip, tokenize, train_tokenizer
 from dalle2_train.encoders.pixels import to_pixel_values
 from dalle2_train.errors import InputError

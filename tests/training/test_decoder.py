@@ -8,7 +8,7 @@ from families import EMBED_DIM, SETTINGS, null_text, random, random_pictures, ra
 from safetensors.torch import load_file
 from scipy import stats
 
-from dalle2_train.data.batches import DecoderBatch
+from dalle2_train.data.stream.batches import DecoderBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.errors import InputError
 from dalle2_train.networks.decoder import Decoder, DecoderConfig

@@ -7,7 +7,7 @@ import pytest
 import torch
 from families import CONTEXT_LENGTH, EMBED_DIM, SETTINGS, null_text, random, random_text, rows, spy, train
 
-from dalle2_train.data.batches import PriorBatch
+from dalle2_train.data.stream.batches import PriorBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.errors import InputError
 from dalle2_train.networks.prior import Prior, PriorConfig

@@ -8,7 +8,7 @@ import torch
 from families import SETTINGS, random, random_pictures, rows, spy, train
 from scipy import ndimage, stats
 
-from dalle2_train.data.batches import UpsamplerBatch
+from dalle2_train.data.stream.batches import UpsamplerBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.errors import InputError
 from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig, enlarge

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from dalle2_train.data.embeddings.layout import part_name
 from dalle2_train.data.embeddings.sets import EmbeddingSet
 from dalle2_train.data.faults import Fault
-from dalle2_train.data.manifest import ShardSet
-from dalle2_train.data.selection import Selection
+from dalle2_train.data.selection.selection import Selection
+from dalle2_train.data.shards.manifest import ShardSet
 from dalle2_train.errors import InputError
 
 pc: Any = pyarrow.compute  # its functions come into being when it is imported

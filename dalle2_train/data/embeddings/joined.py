@@ -6,8 +6,8 @@ from dalle2_train.data.embeddings.alignment import align, paired
 from dalle2_train.data.embeddings.reader import IMAGE_ALONE, WITH_TEXT, VectorReader
 from dalle2_train.data.embeddings.sets import EmbeddingSet, open_embeddings
 from dalle2_train.data.embeddings.source import EmbeddingSource
-from dalle2_train.data.manifest import ShardSet
-from dalle2_train.data.selection import Selection
+from dalle2_train.data.selection.selection import Selection
+from dalle2_train.data.shards.manifest import ShardSet
 
 
 def join_embeddings(

@@ -12,7 +12,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from dalle2_train import storage
-from dalle2_train.data.shard_index import SCHEMA, SPELLINGS, ShardIndex
+from dalle2_train.data.shards.shard_index import SCHEMA, SPELLINGS, ShardIndex
 from dalle2_train.errors import InputError
 
 pc: Any = pyarrow.compute  # its functions come into being when it is imported

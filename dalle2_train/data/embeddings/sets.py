@@ -13,13 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dalle2_train import storage
-from dalle2_train.data import index, locate
-from dalle2_train.data import manifest as manifests
 from dalle2_train.data.embeddings import layout, metadata
 from dalle2_train.data.embeddings.columns import Header, read_header
 from dalle2_train.data.embeddings.layout import EmbeddingManifest, Part, file_name
-from dalle2_train.data.manifest import Shard, ShardManifest, ShardSet
-from dalle2_train.data.shard_index import ShardIndex
+from dalle2_train.data.shards import index, locate
+from dalle2_train.data.shards import manifest as manifests
+from dalle2_train.data.shards.manifest import Shard, ShardManifest, ShardSet
+from dalle2_train.data.shards.shard_index import ShardIndex
 from dalle2_train.errors import InputError
 
 _CAPTION_BYTES = 1 << 28

@@ -17,8 +17,8 @@ from dalle2_train.data.embeddings.alignment import Alignment, Rows
 from dalle2_train.data.embeddings.columns import widened
 from dalle2_train.data.embeddings.reader import VectorReader, Vectors, Widen
 from dalle2_train.data.faults import DamagedError, Fault
-from dalle2_train.data.reader import RawSample
-from dalle2_train.data.selection import Place
+from dalle2_train.data.shards.reader import RawSample
+from dalle2_train.data.shards.shard_index import Place
 
 _VECTORS = "__vectors__"
 _BROKEN = "its embedding is missing in the file, or not finite"

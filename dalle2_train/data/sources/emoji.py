@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from dalle2_train.data.decode import encode_png
-from dalle2_train.data.picture import flatten
+from dalle2_train.data.pictures.decode import encode_png
+from dalle2_train.data.pictures.picture import flatten
+from dalle2_train.data.shards.writer import Record
 from dalle2_train.data.sources.emoji_captions import STYLES, base_name, caption, thing
 from dalle2_train.data.sources.splits import COMPOSITIONAL, TRAIN, VALIDATION, draw, split_of_name
-from dalle2_train.data.writer import Record
 from dalle2_train.errors import InputError
 
 SIZE = 64

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from dalle2_train import storage
-from dalle2_train.data.decode import verify_image
-from dalle2_train.data.picture import BrokenImageError
+from dalle2_train.data.pictures.decode import verify_image
+from dalle2_train.data.pictures.picture import BrokenImageError
+from dalle2_train.data.shards.writer import Record
 from dalle2_train.data.sources import splits
 from dalle2_train.data.sources.folder_captions import IMAGES, captions_file, from_listing, from_texts
-from dalle2_train.data.writer import Record
 from dalle2_train.errors import InputError
 
 _UNREAD = (".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic", ".svg")

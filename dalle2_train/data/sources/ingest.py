@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from dalle2_train import storage
-from dalle2_train.data.manifest import ShardManifest
 from dalle2_train.data.progress import Progress
+from dalle2_train.data.shards.manifest import ShardManifest
+from dalle2_train.data.shards.writer import finished, write_shards
 from dalle2_train.data.sources import emoji, folder, parquet
-from dalle2_train.data.writer import finished, write_shards
 from dalle2_train.errors import InputError
 
 KINDS = "emoji, emoji:quick, folder:PATH or parquet:URI"

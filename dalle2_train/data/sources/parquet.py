@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dalle2_train import storage
-from dalle2_train.data.index import index
-from dalle2_train.data.manifest import ShardManifest
 from dalle2_train.data.progress import Progress, on_stderr
+from dalle2_train.data.shards.index import index
+from dalle2_train.data.shards.manifest import ShardManifest
+from dalle2_train.data.shards.writer import begin, finish
 from dalle2_train.data.sources import img2dataset
-from dalle2_train.data.writer import begin, finish
 from dalle2_train.errors import InputError, RefusedError
 
 IMAGE_SIZE = 256

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dalle2_train.data.doctor import check
-from dalle2_train.data.embeddings.foreign import index_embeddings
+from dalle2_train.data.check.doctor import check
+from dalle2_train.data.embed.foreign import index_embeddings
 
 MakeSet = Callable[..., str]
 

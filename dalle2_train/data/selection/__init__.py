@@ -1,0 +1,1 @@
+"""Which samples are trained on, and the account of all others."""

@@ -1,0 +1,1 @@
+"""What lies where: tars and their manifest, an index for each, and reading samples by their places."""

@@ -1,0 +1,1 @@
+"""What a set is like, in numbers and as a picture."""

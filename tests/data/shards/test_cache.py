@@ -1,0 +1,255 @@
+"""The cache of what is read: it saves reads, stays within its bound, and never makes a sample of other bytes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dalle2_train import storage
+from dalle2_train.data.config import DataConfig
+from dalle2_train.data.faults import DamagedError
+from dalle2_train.data.shards import cache as caching
+from dalle2_train.data.shards.cache import PAGE, PageCache
+from dalle2_train.data.shards.index import index, open_set
+from dalle2_train.data.shards.manifest import Shard
+from dalle2_train.data.shards.members import image_bytes
+from dalle2_train.data.shards.reader import Reader
+from dalle2_train.data.shards.shard_index import Place
+from dalle2_train.data.stream.batches import ClipBatch
+from dalle2_train.data.stream.stream import Stream
+from dalle2_train.errors import InputError
+
+MakeSet = Callable[..., str]
+BYTES = os.urandom(5 * PAGE + 1000)
+SHARD = Shard("00000.tar", len(BYTES), "digest", 1, {}, 1)
+
+
+def read(start: int, length: int) -> bytes:
+    return BYTES[start : start + length]
+
+
+def unread(start: int, length: int) -> bytes:
+    raise AssertionError(f"{length} bytes from {start} are read again")
+
+
+def pages(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*/*") if file.is_file())
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> PageCache:
+    (tmp_path / "cache").mkdir()
+    return PageCache(tmp_path / "cache", 20 * PAGE)
+
+
+@pytest.mark.parametrize(
+    ("start", "length"),
+    [(0, 10), (PAGE - 5, 10), (PAGE, PAGE), (3, 4 * PAGE), (5 * PAGE + 990, 10), (5 * PAGE + 990, 99), (0, len(BYTES))],
+)  # fmt: skip
+def test_any_range_is_what_lies_there(cache: PageCache, start: int, length: int):
+    assert cache.read("s3://a", SHARD, start, length, read) == BYTES[start : start + length]
+    assert cache.read("s3://a", SHARD, start, length, unread) == BYTES[start : start + length]
+
+
+def test_neighbours_that_are_missing_are_one_read(cache: PageCache):
+    cache.read("s3://a", SHARD, 2 * PAGE, 1, read)
+    asked = []
+
+    def noted(start: int, length: int) -> bytes:
+        asked.append((start, length))
+        return read(start, length)
+
+    assert cache.read("s3://a", SHARD, 0, len(BYTES), noted) == BYTES
+    assert asked == [(0, 2 * PAGE), (3 * PAGE, len(BYTES) - 3 * PAGE)]
+
+
+def test_shards_of_one_name_do_not_collide(cache: PageCache):
+    cache.read("s3://set/a/00000.tar", SHARD, 0, 10, read)
+    other = bytes(len(BYTES))
+    assert cache.read("s3://set/b/00000.tar", SHARD, 0, 10, lambda start, length: other[:length]) == bytes(10)
+    changed = Shard("00000.tar", len(BYTES), "another digest", 1, {}, 1)
+    assert cache.read("s3://set/a/00000.tar", changed, 0, 10, lambda start, length: other[:length]) == bytes(
+        10
+    )
+    assert cache.read("s3://set/a/00000.tar", SHARD, 0, 10, unread) == BYTES[:10]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone"])
+def test_a_damaged_page_costs_a_read(cache: PageCache, damage: str):
+    cache.read("s3://a", SHARD, 0, len(BYTES), read)
+    for file in pages(cache.folder):
+        data = bytearray(file.read_bytes())
+        match damage:
+            case "flipped":
+                data[1000] ^= 1
+                file.write_bytes(data)
+            case "cut":
+                file.write_bytes(data[:-1])
+            case "empty":
+                file.write_bytes(b"")
+            case "gone":
+                file.unlink()
+    assert cache.read("s3://a", SHARD, 0, len(BYTES), read) == BYTES
+    assert cache.read("s3://a", SHARD, 0, len(BYTES), unread) == BYTES
+
+
+def test_the_bound_holds_and_the_longest_unused_goes_first(tmp_path: Path, monkeypatch):
+    cache = PageCache(tmp_path, 4 * PAGE + PAGE // 2)
+    # Times of the file system are too coarse for what happens within milliseconds.
+    clock = iter(range(1, 1000))
+    utime = os.utime
+
+    def ticking(file: Path) -> None:
+        utime(file, (now := next(clock), now))
+
+    monkeypatch.setattr(caching.os, "utime", ticking)
+    for name in "abcdef":
+        cache.read(f"s3://{name}", SHARD, 0, 10, read)
+        cache.read(f"s3://{name}", SHARD, 0, 10, unread)
+        cache.read("s3://a", SHARD, 0, 10, unread)  # always in use
+        assert sum(file.stat().st_size for file in pages(tmp_path)) <= cache.num_bytes
+    with pytest.raises(AssertionError, match="read again"):
+        cache.read("s3://b", SHARD, 0, 10, unread)
+    cache.read("s3://f", SHARD, 0, 10, unread)
+
+
+def test_what_is_larger_than_the_cache_is_read_all_the_same(tmp_path: Path):
+    cache = PageCache(tmp_path, PAGE)
+    assert cache.read("s3://a", SHARD, 0, len(BYTES), read) == BYTES
+    assert pages(tmp_path) == []
+
+
+@pytest.mark.parametrize("ledger", [None, "", "12x"])
+def test_without_its_ledger_it_counts_anew(cache: PageCache, ledger: str | None):
+    cache.read("s3://a", SHARD, 0, len(BYTES), read)
+    file = cache.folder / "bytes"
+    file.unlink() if ledger is None else file.write_text(ledger)
+    cache.read("s3://b", SHARD, 0, len(BYTES), read)
+    assert int(file.read_text()) == sum(page.stat().st_size for page in pages(cache.folder))
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_run(cache: PageCache, monkeypatch, caplog):
+    def full(self: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for _ in range(3):
+        assert cache.read("s3://a", SHARD, 0, 10, read) == BYTES[:10]
+    assert caplog.text.count("No space left") == 1
+
+
+class TestStream:
+    """Batches with and without it."""
+
+    def tokenize(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        numbers = torch.tensor([int(caption.split()[-1]) for caption in captions])
+        return numbers[:, None].expand(-1, 2), torch.ones(len(captions), 2, dtype=torch.bool)
+
+    def batches(self, uri: str, **options: Any) -> Iterator[Any]:
+        config = DataConfig(
+            image_size=8, num_lanes=4, block_size=5, cache_megabytes=0, prefetch_batches=0, **options
+        )
+        stream = Stream(
+            uri, config, seed=1, global_batch_size=8, batch_type=ClipBatch, tokenize=self.tokenize
+        )
+        return (batch for batch, _ in islice(stream, 20))
+
+    def same(self, ours: Iterator[Any], theirs: Iterator[Any]) -> bool:
+        pairs = zip(ours, theirs, strict=True)
+        return all(torch.equal(a, b) for x, y in pairs for a, b in zip(x, y, strict=True))
+
+    def test_batches_are_the_same_and_every_byte_is_read_once(
+        self, make_set: MakeSet, tmp_path: Path, monkeypatch
+    ):
+        uri, folder = make_set(80), str(tmp_path / "cache")
+        plain, read_bytes, seen = list(self.batches(uri)), storage.read_bytes, []
+
+        def counting(uri: str, start: int = 0, length: int | None = None) -> bytes:
+            data = read_bytes(uri, start, length)
+            seen.extend([uri] if uri.endswith(".tar") else [])
+            return data
+
+        monkeypatch.setattr(storage, "read_bytes", counting)
+        assert self.same(self.batches(uri, cache_folder=folder, cache_gigabytes=1), iter(plain))
+        assert sorted(seen) == sorted(map(str, Path(uri).glob("*.tar")))
+        seen.clear()
+        assert self.same(self.batches(uri, cache_folder=folder, cache_gigabytes=1), iter(plain))
+        assert seen == []
+
+    def test_a_page_of_other_bytes_makes_no_sample(self, make_set: MakeSet, tmp_path: Path):
+        uri, folder = make_set(80), tmp_path / "cache"
+        plain = list(self.batches(uri, cache_folder=str(folder), cache_gigabytes=1))
+        first = pages(folder)[0].read_bytes()
+        for file in pages(folder):  # whole by their own checksum
+            file.write_bytes(first)
+        assert self.same(self.batches(uri, cache_folder=str(folder), cache_gigabytes=1), iter(plain))
+
+    def test_half_a_setting_is_refused(self, tmp_path: Path):
+        for options in ({"cache_folder": str(tmp_path)}, {"cache_gigabytes": 1}):
+            with pytest.raises(InputError, match="set both, or neither"):
+                DataConfig(**options)
+        for folder in ("cache", "s3://bucket/cache"):
+            with pytest.raises(InputError, match="absolute path"):
+                DataConfig(cache_folder=folder, cache_gigabytes=1)
+
+
+class TestReader:
+    """Damage on the way, and shards that are gone."""
+
+    def test_what_is_damaged_on_its_way_is_read_again(self, make_set: MakeSet, monkeypatch):
+        shards = open_set(make_set(10))
+        whole, read_bytes, attempts = Reader(shards).read([Place(0, 3)]), storage.read_bytes, []
+
+        def damaging(uri: str, start: int = 0, length: int | None = None) -> bytes:
+            attempts.append(uri)
+            data = bytearray(read_bytes(uri, start, length))
+            data[600] ^= len(attempts) == 1
+            return bytes(data)
+
+        monkeypatch.setattr(storage, "read_bytes", damaging)
+        assert Reader(shards).read([Place(0, 3)]) == whole
+        assert len(attempts) == 2
+
+    def test_samples_of_a_shard_that_is_gone_are_missing(self, make_set: MakeSet):
+        uri = make_set(30)
+        index(uri)
+        (Path(uri) / "00001.tar").unlink()
+        wanted = [Place(0, 1), Place(1, 2), Place(1, 3), Place(2, 4)]
+        found = Reader(open_set(uri)).read(wanted)
+        assert [sample.get("__error__") for sample in found] == [None, "missing", "missing", None]
+        assert [sample["__key__"] for sample in found] == ["000000001", "000010002", "000010003", "000020004"]
+        with pytest.raises(DamagedError) as told:
+            image_bytes(found[1])
+        assert told.value.kind == "missing"
+
+
+SHARING = """
+import random, sys
+from pathlib import Path
+from dalle2_train.data.shards.cache import PAGE, PageCache
+from dalle2_train.data.shards.manifest import Shard
+
+cache, draws = PageCache(Path(sys.argv[1]), 8 * PAGE), random.Random(sys.argv[2])
+data = [random.Random(name).randbytes(3 * PAGE) for name in range(4)]
+for _ in range(200):
+    name, start, length = draws.randrange(4), draws.randrange(3 * PAGE), draws.randrange(1, PAGE)
+    shard = Shard("00000.tar", 3 * PAGE, "digest", 1, {}, 1)
+    found = cache.read(f"s3://{name}", shard, start, length, lambda a, n, of=data[name]: of[a : a + n])
+    assert found == data[name][start : min(start + length, 3 * PAGE)]
+"""
+
+
+@pytest.mark.system
+def test_processes_share_it(tmp_path: Path):
+    others = [
+        subprocess.Popen([sys.executable, "-c", SHARING, str(tmp_path), str(seed)]) for seed in range(4)
+    ]
+    assert [other.wait() for other in others] == [0] * 4
+    assert 0 < sum(file.stat().st_size for file in pages(tmp_path)) <= 8 * PAGE
+    assert not list(tmp_path.glob(".partial-*"))
