@@ -78,7 +78,9 @@ def test_half_written_files_are_not_listed(tmp_path: Path):
     (tmp_path / ".partial-2").mkdir()
     (tmp_path / ".partial-2" / "00000.tar").write_bytes(b"staged")
     (tmp_path / "00000.tar").write_bytes(b"whole")
-    assert storage.list_files(str(tmp_path)) == [str(tmp_path / "00000.tar")]
+    whole = [str(tmp_path / "00000.tar")]
+    assert storage.list_files(str(tmp_path)) == list(storage.list_folder(str(tmp_path))) == whole
+    assert storage.glob(f"{tmp_path}/*.tar") == storage.glob(f"{tmp_path}/**/*.tar") == whole
 
 
 def test_links_are_files(tmp_path: Path):

@@ -42,7 +42,6 @@ PASSING = [
     ConnectionResetError("reset by peer"),
     ConnectionRefusedError("refused"),
     TimeoutError(),
-    TimeoutError(),
     OSError(errno.ESTALE, "stale handle"),
     of_s3("InternalError", 500),
     of_s3("ServiceUnavailable", 503),

@@ -1,7 +1,7 @@
 """The one door to files: fsspec URIs are read, listed, and written so that a reader sees a whole file or none.
 
 A URI is a string; a plain path is a local file and is made absolute, because workers change directory. What fails
-in passing is tried again for `RETRY_SECONDS`.
+in passing is tried again for `retry.RETRY_SECONDS`.
 """
 
 from dalle2_train.storage.listing import Stat, exists, glob, list_files, list_folder, size, stat, stats
@@ -16,7 +16,7 @@ from dalle2_train.storage.reading import (
     sha256_bytes,
     sha256_file,
 )
-from dalle2_train.storage.retry import RETRY_SECONDS, MissingError, RefusedAccessError, UnreachableError
+from dalle2_train.storage.retry import MissingError, RefusedAccessError, UnreachableError
 from dalle2_train.storage.staging import local_staging
 from dalle2_train.storage.writing import (
     check_could_write,
@@ -29,7 +29,6 @@ from dalle2_train.storage.writing import (
 )
 
 __all__ = [
-    "RETRY_SECONDS",
     "MissingError",
     "RefusedAccessError",
     "Stat",

@@ -117,11 +117,12 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
 
 
 def glob(pattern: str) -> list[str]:
-    """The files that match `pattern` (*, ?, [abc], ** for any depth), sorted, as full URIs."""
+    """What matches `pattern` (*, ?, [abc], ** for any depth), sorted, as full URIs; half-written files are not."""
     fs, path = _listing_fs(pattern)
     folder = _MAGIC.split(absolute(pattern), maxsplit=1)[0].rpartition("/")[0]
     root = open_fs(folder)[1]
-    return [full_uri(folder, root, str(name)) for name in sorted(patiently(pattern, lambda: fs.glob(path)))]
+    found = sorted(str(name) for name in patiently(pattern, lambda: fs.glob(path)))
+    return [full_uri(folder, root, name) for name in found if _is_listed(name, root, "")]
 
 
 def _listing_fs(uri: str) -> tuple[Any, str]:

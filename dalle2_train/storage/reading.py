@@ -20,6 +20,7 @@ from dalle2_train.storage.retry import http_status, missing, patiently
 from dalle2_train.storage.staging import TEMPORARY, local_staging
 
 CHUNK = 1 << 20
+"""Bytes that are copied at once."""
 _REMOTE_CHUNK = 1 << 23
 
 
