@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dalle2_train import storage
-from dalle2_train.data.pictures.decode import decode_array
+from dalle2_train.data.values import decode_array
 from dalle2_train.errors import InputError, RefusedError
 
 MANIFEST, COVARIANCE = "embeddings.json", "covariance.npy"

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from dalle2_train.data.pictures.decode import decode_image, decode_record
+from dalle2_train.data.pictures.decode import decode_image
 from dalle2_train.data.pictures.picture import Picture
 from dalle2_train.data.samples.pipeline import pipeline
 from dalle2_train.data.shards.index import load_or_index
 from dalle2_train.data.shards.members import caption, image_bytes
+from dalle2_train.data.values import decode_record
 from dalle2_train.errors import InputError
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dalle2_train.data.faults import DamagedError, damage_is
-from dalle2_train.data.pictures.decode import decode_record, decode_text
 from dalle2_train.data.pictures.formats import IMAGE_EXTENSIONS, check_extension
 from dalle2_train.data.shards.reader import RawSample
+from dalle2_train.data.values import decode_record, decode_text
 
 
 def image_bytes(raw: RawSample) -> bytes:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from dalle2_train import storage
 from dalle2_train.data import limits
-from dalle2_train.data.pictures.decode import decode_record
+from dalle2_train.data.values import decode_record
 
 _MOST_ROWS = 10_000_000
 """A parquet of a few bytes can claim more rows than there is memory."""

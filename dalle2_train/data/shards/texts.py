@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from dalle2_train.data.pictures.decode import decode_record, decode_text
 from dalle2_train.data.pictures.formats import IMAGE_EXTENSIONS
 from dalle2_train.data.shards.tarscan import Sample
+from dalle2_train.data.values import decode_record, decode_text
 
 
 class Texts(NamedTuple):

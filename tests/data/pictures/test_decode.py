@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from dalle2_train.data.pictures.decode import decode_array, decode_image, verify_image
+from dalle2_train.data.pictures.decode import decode_image, verify_image
 from dalle2_train.data.pictures.picture import BrokenImageError
 
 RNG = np.random.default_rng(0)
@@ -147,16 +147,3 @@ def test_a_part_of_a_picture_is_refused(kind: str, read):
     for part in (0.1, 0.5, 0.9):
         with pytest.raises(BrokenImageError):
             read(data[: int(len(data) * part)])
-
-
-@pytest.mark.parametrize("data", [b"", b"PK\3\4 broken", b"\x93NUMPY"])
-def test_what_is_no_array_is_refused(data: bytes):
-    with pytest.raises(ValueError, match="magic"):
-        decode_array(data)
-
-
-def test_an_array_never_runs_code():
-    stream = io.BytesIO()
-    np.save(stream, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="pickle"):
-        decode_array(stream.getvalue())
