@@ -1,6 +1,7 @@
 """The command line's manners: exit codes, one message, JSON on the last line, nothing heavy to parse."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,23 @@ def test_shards_are_made_indexed_and_found_good(
     assert last_json(capsys)["faults"] == []
 
 
+@pytest.mark.parametrize("step", ["index", "check", "stats"])
+def test_a_dry_run_looks_and_writes_nothing(
+    step: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = tmp_path / "shards"
+    main(["shards", "ingest", f"folder:{pictures}", "--to", str(shards)])
+    shutil.rmtree(shards / "index")
+    (shards / "manifest.json").unlink()
+    (shards / "00001.tar").write_bytes(b"no tar")
+    before = sorted(shards.rglob("*"))
+    assert main(["shards", step, str(shards), "--dry-run", "--json"]) == 0
+    assert last_json(capsys)["num_shards"] == 2
+    assert sorted(shards.rglob("*")) == before
+    assert main(["shards", step, str(tmp_path / "none"), "--dry-run"]) == 2
+    assert "holds no .tar shards" in capsys.readouterr().err
+
+
 def test_a_cut_shard_is_refused_by_name(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +149,7 @@ def test_a_cut_shard_is_refused_by_name(
         (["recipes", "clip/huge"], "clip/huge"),
         (["shards", "ingest", "nowhere:x", "--to", "TMP/s"], "nowhere:x"),
         (["shards", "index", "TMP/none"], "TMP/none"),
+        (["shards", "index", "TMP", "--tracking", "TMP/t.db"], "--clip"),
         (["runs", "--storage", "TMP", "none"], "TMP/none"),
         (["runs", "--storage", "TMP", "--stop"], "--stop"),
         (["sample", "TMP/none", "--prompt", "x", "--to", "TMP/x.png"], "TMP/none"),
@@ -178,7 +197,22 @@ def test_wrong_input_is_one_message(
     assert said.out == ""
 
 
-@pytest.mark.parametrize("arguments", [["train", "clip/tiny"], ["shards"], [], ["train", "--workers", "two"]])
+EMBED = ["shards", "embed", "x", "--clip", "x", "--to", "x"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "clip/tiny"],
+        ["shards"],
+        [],
+        ["train", "--workers", "two"],
+        ["shards", "index", "x", "--workers", "-1"],
+        [*EMBED, "--batch-size", "0"],
+        [*EMBED, "--max-faulty", "10"],
+        [*EMBED, "--max-faulty", "nan"],
+    ],
+)
 def test_a_wrong_command_line_ends_with_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

@@ -1,6 +1,7 @@
 """What all commands share: --json, --dry-run, results, and the words of their arguments."""
 
 import argparse
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 from dalle2_train.errors import InputError, RefusedError
 
 MODEL_HELP = "a run, a checkpoint, a folder exported as safetensors (path or URI), or models:/NAME@ALIAS"
+SHARDS_HELP = "shards: a folder, one .tar, or a pattern such as 's3://bucket/set/{00000..00099}.tar'"
+LOOKUP_HELP = "where models:/NAME@ALIAS is looked up"
+WORKERS_HELP = "Ray actors that take a shard each; 0 (the default): this machine alone, without Ray"
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,47 @@ def add_settings(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def number_from(least: int, what: str) -> Callable[[str], int]:
+    """The type of an argument that counts `what`, of which there are `least` or more."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what}; give {least} or more")
+        return int(text)
+
+    return parse
+
+
+def share(text: str) -> float:
+    """The type of an argument from 0 to 1."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) <= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a share; give a number from 0 to 1")
+
+
 def would(data: dict[str, Any], text: str) -> Outcome:
     """The result of a dry run."""
     return Outcome({"dry_run": True, **data}, f"would {text} (dry run: nothing was done)")
+
+
+def extent(uri: str) -> tuple[dict[str, Any], str]:
+    """(what is known of the set at `uri`, the same in words), for a dry run, which does not index it.
+
+    No set there, or no place for the manifest that it lacks: InputError.
+    """
+    from dalle2_train import storage
+    from dalle2_train.data.shards.index import plan
+    from dalle2_train.data.shards.locate import home_of
+    from dalle2_train.data.shards.manifest import has_manifest, load
+
+    home = home_of(uri)
+    if has_manifest(home):
+        manifest = load(home)
+        found = {"num_samples": manifest.num_samples, "splits": manifest.count()}
+        return found, f"{manifest.num_samples} samples"
+    shards = len(plan(uri, check=storage.check_could_write).tars)
+    return {"num_shards": shards}, f"the samples, not yet counted, in {shards} shards"
 
 
 def resolve_models(models: Sequence[str], tracking_uri: str | None) -> list[str]:

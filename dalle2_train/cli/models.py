@@ -4,10 +4,12 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from dalle2_train.cli.manners import (
+    LOOKUP_HELP,
     MODEL_HELP,
     Outcome,
     add_command,
     add_settings,
+    extent,
     resolve_model,
     resolve_models,
     would,
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Any) -> None:
+    """Adds `evaluate`, `promote`, `export` and `sample`."""
     evaluate = add_command(
         commands, "evaluate", _evaluate, "judge the pictures of a model by split: r1, r10, kid"
     )
@@ -62,12 +65,11 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", nargs="+", metavar="MODEL", help=f"{MODEL_HELP}; several parts make one unCLIP"
     )
-    parser.add_argument("--tracking", metavar="URI", help="where models:/NAME@ALIAS is looked up")
+    parser.add_argument("--tracking", metavar="URI", help=LOOKUP_HELP)
 
 
 def _evaluate(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import build
-    from dalle2_train.data.shards.index import load_or_index
     from dalle2_train.evaluation import EvaluationConfig, table
     from dalle2_train.generation.load import load_unclip
     from dalle2_train.generation.pipeline import GenerationConfig
@@ -82,9 +84,9 @@ def _evaluate(args: argparse.Namespace) -> Outcome:
         EvaluationConfig, {"image_size": image_size(unclip), **sections["evaluation"]}, "evaluation"
     )
     if args.dry_run:
-        splits = load_or_index(args.data).count()
-        data = {"models": models, "data": args.data, "splits": splits}
-        return would(data, f"judge {', '.join(models)} on {args.data}")
+        found, of_them = extent(args.data)
+        data = {"models": models, "data": args.data, **found}
+        return would(data, f"judge {', '.join(models)} on {of_them} of {args.data}")
     with on_a_line("evaluate") as line:
 
         def tell(what: str, done: int, total: int) -> None:

@@ -7,6 +7,7 @@ from dalle2_train.cli.manners import Outcome, add_command, add_settings
 
 
 def add_commands(commands: Any) -> None:
+    """Adds `recipes` and `doctor`."""
     recipes = add_command(commands, "recipes", _recipes, "list the packaged recipes, or print one resolved")
     recipes.add_argument(
         "recipe", nargs="?", metavar="FAMILY/NAME", help="a packaged recipe, or a YAML file of yours"

@@ -4,7 +4,15 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from dalle2_train.cli.manners import MODEL_HELP, Outcome, add_command, add_settings, resolve_model, would
+from dalle2_train.cli.manners import (
+    MODEL_HELP,
+    Outcome,
+    add_command,
+    add_settings,
+    number_from,
+    resolve_model,
+    would,
+)
 from dalle2_train.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,6 +22,7 @@ _SILENT_MINUTES = 5
 
 
 def add_commands(commands: Any) -> None:
+    """Adds `train` and `runs`."""
     train = add_command(
         commands, "train", _train, "train a model; run again with the same --name, it goes on"
     )
@@ -26,7 +35,11 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--storage", required=True, metavar="URI", help="folder of all runs")
     train.add_argument("--name", required=True, help="this run's name under --storage")
     train.add_argument(
-        "--workers", type=_workers, default=0, metavar="N", help="Ray workers; 0: this process (default)"
+        "--workers",
+        type=number_from(0, "workers"),
+        default=0,
+        metavar="N",
+        help="Ray workers; 0: this process (default)",
     )
     train.add_argument("--clip", metavar="MODEL", help=f"the frozen CLIP: {MODEL_HELP}, or a hub name")
     train.add_argument("--embeddings", metavar="URI", help="folder of embedded shards (shards embed)")
@@ -43,12 +56,6 @@ def add_commands(commands: Any) -> None:
     runs.add_argument("name", nargs="?", help="one run alone")
     runs.add_argument("--storage", required=True, metavar="URI", help="folder of all runs")
     runs.add_argument("--stop", action="store_true", help="ask NAME to save a checkpoint and stop")
-
-
-def _workers(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers; give 0, 1, 2, …")
-    return int(text)
 
 
 def _train(args: argparse.Namespace) -> Outcome:

@@ -16,7 +16,7 @@ from dalle2_train.data.check.repeats import repeats
 from dalle2_train.data.check.sample_check import sample_faults
 from dalle2_train.data.embeddings import layout
 from dalle2_train.data.embeddings.check import check_embeddings
-from dalle2_train.data.embeddings.sets import open_embeddings
+from dalle2_train.data.embeddings.sets import EmbeddingSet, open_embeddings
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.progress import Progress, on_stderr
 from dalle2_train.data.shards import manifest as manifests
@@ -69,9 +69,7 @@ def check(uri: str, *, progress: Progress | None = None, map_shards: MapShards =
     progress: hears of the shards done; by default stderr does.
     """
     home = home_of(uri)
-    listed = manifests.has_manifest(home)
-    manifest = manifests.load(home) if listed else ShardManifest(())
-    tars = tars_of(uri, ShardSet(home, manifest))
+    listed, manifest, tars = _look(uri)
     if not tars and not manifest.shards:
         return _check_embeddings(uri)
     expected = {shard.path: shard for shard in manifest.shards}
@@ -95,11 +93,31 @@ def check(uri: str, *, progress: Progress | None = None, map_shards: MapShards =
     return CheckReport(storage.absolute(uri), len(tasks), num_samples, listed, tuple(dict.fromkeys(faults)))
 
 
-def _check_embeddings(uri: str) -> CheckReport:
-    """Of embeddings without shards; a set that has neither is refused."""
+def count_tars(uri: str) -> int:
+    """How many tars `check` would read; of embeddings alone none. A place without either: InputError."""
+    _, manifest, tars = _look(uri)
+    if not tars and not manifest.shards:
+        _open_embeddings(uri)
+    return sum(found is not None for found in tars.values())
+
+
+def _look(uri: str) -> tuple[bool, ShardManifest, dict[str, storage.Stat | None]]:
+    """(is there a manifest, what it says, the tars that belong to the set now)."""
+    home = home_of(uri)
+    listed = manifests.has_manifest(home)
+    manifest = manifests.load(home) if listed else ShardManifest(())
+    return listed, manifest, tars_of(uri, ShardSet(home, manifest))
+
+
+def _open_embeddings(uri: str) -> EmbeddingSet:
+    """Embeddings without shards; a set that has neither is refused."""
     if not layout.has_embeddings(home_of(uri)):
         raise InputError(f"{uri}: holds no .tar shards; give a folder of shards, or of embeddings")
-    found = open_embeddings(uri)
+    return open_embeddings(uri)
+
+
+def _check_embeddings(uri: str) -> CheckReport:
+    found = _open_embeddings(uri)
     faults = tuple(check_embeddings(found))
     return CheckReport(storage.absolute(uri), len(found), found.embeddings.num_samples, True, faults)
 

@@ -21,10 +21,9 @@ from dalle2_train.data.embeddings.columns import BF16, DTYPES, encodings_dtype, 
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.samples.decode_sample import DecodeSample
 from dalle2_train.data.samples.loader import Loader, Wanted
-from dalle2_train.data.shards.index import faulty_positions
 from dalle2_train.data.shards.manifest import ShardSet
 from dalle2_train.data.shards.reader import Reader
-from dalle2_train.data.shards.shard_index import Place
+from dalle2_train.data.shards.shard_index import Place, faulty_positions
 from dalle2_train.errors import InputError
 
 

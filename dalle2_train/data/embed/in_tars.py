@@ -15,11 +15,10 @@ from dalle2_train.data.embed.encoding import EmbedConfig, EncodedRows
 from dalle2_train.data.embeddings import layout
 from dalle2_train.data.embeddings.columns import DTYPES, encodings_dtype
 from dalle2_train.data.faults import DamagedError, Fault, damage_is
-from dalle2_train.data.shards.index import faulty_positions
 from dalle2_train.data.shards.manifest import ShardSet
 from dalle2_train.data.shards.members import caption
 from dalle2_train.data.shards.reader import RawSample, Reader
-from dalle2_train.data.shards.shard_index import Place
+from dalle2_train.data.shards.shard_index import Place, faulty_positions
 from dalle2_train.data.values import decode_array
 from dalle2_train.errors import InputError
 

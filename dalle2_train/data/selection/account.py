@@ -14,9 +14,8 @@ import pyarrow.compute
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.selection.bounds import Mask
 from dalle2_train.data.selection.filters import Filters, Verdict
-from dalle2_train.data.shards.index import faulty_positions
 from dalle2_train.data.shards.manifest import Shard
-from dalle2_train.data.shards.shard_index import ShardIndex
+from dalle2_train.data.shards.shard_index import ShardIndex, faulty_positions
 from dalle2_train.errors import InputError
 
 pc: Any = pyarrow.compute  # its functions come into being when it is imported

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from dalle2_train import storage
 from dalle2_train.data.shards.manifest import Shard
+from dalle2_train.storage.staging import TEMPORARY
 
 PAGE = 1 << 20
 """Bytes."""
@@ -83,7 +84,7 @@ class PageCache:
             if self._make_room(sum(len(page) + _CHECKSUM for _, page in pages)):
                 for file, page in pages:
                     file.parent.mkdir(exist_ok=True)
-                    temporary = self.folder / f".partial-{uuid.uuid4().hex}"
+                    temporary = self.folder / f"{TEMPORARY}{uuid.uuid4().hex}"
                     temporary.write_bytes(zlib.crc32(page).to_bytes(_CHECKSUM, "little") + page)
                     temporary.rename(file)
         except OSError as error:
@@ -111,7 +112,7 @@ class PageCache:
                 entry = file.stat()
             except FileNotFoundError:
                 continue
-            if file.name.startswith(".partial-") and time.time() - entry.st_mtime > _ABANDONED_SECONDS:
+            if file.name.startswith(TEMPORARY) and time.time() - entry.st_mtime > _ABANDONED_SECONDS:
                 file.unlink(missing_ok=True)
             elif file.parent != self.folder and file.is_file():
                 pages.append((entry.st_mtime, entry.st_size, file))

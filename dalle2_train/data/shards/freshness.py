@@ -41,7 +41,7 @@ def _difference(shard: Shard, found: Stat | None) -> str | None:
     if found is None:
         return None if shard.problem == "missing" else "is missing"
     if found.size != shard.size:
-        return f"has {found.size} bytes, not {shard.size},"
+        return f"has {found.size} bytes, not {shard.size}"
     if None not in (found.version, shard.version) and found.version != shard.version:
         return "is another version"
     return None

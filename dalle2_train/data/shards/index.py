@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from dalle2_train import storage
-from dalle2_train.data.pictures.formats import IMAGE_EXTENSIONS
 from dalle2_train.data.progress import Progress, on_stderr
-from dalle2_train.data.shards import locate, tarscan
+from dalle2_train.data.shards import locate
 from dalle2_train.data.shards.manifest import (
     MANIFEST,
     Shard,
@@ -20,29 +17,18 @@ from dalle2_train.data.shards.manifest import (
     ShardSet,
     elsewhere,
     has_manifest,
-    index_name,
     index_uri,
     load,
     publish,
     shards_of,
 )
 from dalle2_train.data.shards.promises import promise_of
-from dalle2_train.data.shards.shard_index import (
-    ShardIndex,
-    from_bytes,
-    index_of,
-    known,
-    text_or_none,
-    to_bytes,
-)
-from dalle2_train.data.shards.texts import read_texts
+from dalle2_train.data.shards.read_shard import read_shard
+from dalle2_train.data.shards.shard_index import ShardIndex, from_bytes, index_of, to_bytes
 from dalle2_train.data.spread import in_processes
 from dalle2_train.errors import InputError
 
 _log = logging.getLogger(__name__)
-
-_OF_CAPTIONS = ("no_caption", "broken_caption")
-"""Not of the index: where the caption is found is each training's to say."""
 
 MapShards = Callable[[Callable[["Task"], Shard], list["Task"]], Iterable[Shard]]
 """How the work on many shards is spread: (what to do, the tasks) → the results in the tasks' order."""
@@ -53,6 +39,17 @@ class Task(NamedTuple):
 
     home: str
     tar: str
+
+
+class Plan(NamedTuple):
+    """Which tars are to be read, and the folder of their manifest."""
+
+    home: str
+    tars: list[str]
+    source: dict[str, str] | None
+    """Where the tars lie, if their manifest cannot be kept beside them."""
+    earlier: ShardManifest
+    """Without shards where there is none."""
 
 
 def index(
@@ -69,15 +66,7 @@ def index(
 
     map_shards: by default many shards are spread over this machine's processors.
     """
-    home = locate.home_of(to if to is not None else uri)
-    source = elsewhere(uri) if to is not None and home != locate.home_of(uri) else None
-    tars = locate.shard_uris(shards_of(uri) if source is None else uri)
-    if not tars:
-        raise InputError(f"{uri}: holds no .tar shards; give a folder of shards, or ingest one first")
-    earlier = _earlier(home)
-    if source is not None and earlier.shards and earlier.source != source:
-        raise InputError(f"{home}: holds the manifest of other shards; give another folder as --to")
-    check_home(uri, home)
+    home, tars, source, earlier = plan(uri, to)
     progress = progress or on_stderr("index", "shards")
     shards = []
     # What is kept in memory: is not there in another process.
@@ -92,8 +81,24 @@ def index(
     return manifest
 
 
-def check_home(uri: str, home: str, check: Callable[[str], None] = storage.check_writable) -> None:
-    """InputError where a manifest cannot be written: told before the shards are read, which may take hours."""
+def plan(uri: str, to: str | None = None, check: Callable[[str], None] = storage.check_writable) -> Plan:
+    """What `index` would do; reads no shard. Its InputErrors are told here, before what may take hours.
+
+    check: whether a folder can be written; `storage.check_could_write` leaves nothing there.
+    """
+    home = locate.home_of(to if to is not None else uri)
+    source = elsewhere(uri) if to is not None and home != locate.home_of(uri) else None
+    tars = locate.shard_uris(shards_of(uri) if source is None else uri)
+    if not tars:
+        raise InputError(f"{uri}: holds no .tar shards; give a folder of shards, or ingest one first")
+    earlier = _earlier(home)
+    if source is not None and earlier.shards and earlier.source != source:
+        raise InputError(f"{home}: holds the manifest of other shards; give another folder as --to")
+    _check_home(uri, home, check)
+    return Plan(home, tars, source, earlier)
+
+
+def _check_home(uri: str, home: str, check: Callable[[str], None]) -> None:
     try:
         check(home)
     except InputError as error:
@@ -164,61 +169,6 @@ def publish_index(home: str, shard: Shard, rows: ShardIndex) -> None:
     storage.publish_bytes(index_uri(home, shard.path), to_bytes(rows, dataclasses.asdict(shard)))
 
 
-def stage_index(folder: Path, shard: Shard, rows: ShardIndex) -> Path:
-    """Writes the index of a shard into a local folder, as `publish_index` does; returns the file."""
-    (folder / "index").mkdir(exist_ok=True)
-    file = folder / "index" / index_name(shard.path)
-    file.write_bytes(to_bytes(rows, dataclasses.asdict(shard)))
-    return file
-
-
-def read_shard(
-    local: Path, path: str, num_expected: int | None = None, version: str | None = None
-) -> tuple[Shard, ShardIndex]:
-    """What a tar holds, up to its damage if it has any; the manifest will call it `path`."""
-    found = tarscan.scan(local)
-    with local.open("rb") as stream:
-        rows = index_of([_row(stream, sample) for sample in found.samples])
-    shard = Shard(
-        path=path,
-        size=local.stat().st_size,
-        sha256=storage.sha256_file(local),
-        num_samples=len(rows),
-        splits=dict(sorted(Counter(rows.splits).items())),
-        num_expected=len(rows) if num_expected is None else num_expected,
-        problem=found.problem_of(num_expected),
-        version=version,
-    )
-    return shard, rows
-
-
-def split_of(record: Any) -> str:
-    """The `split` that a json record names; records without one (LAION's) are for training."""
-    split = record.get("split") if isinstance(record, dict) else None
-    return text_or_none(split) or "train" if isinstance(split, str) else "train"
-
-
-def _row(stream: Any, sample: tarscan.Sample) -> dict[str, Any]:
-    """A sample's row of the index."""
-    texts = read_texts(stream, sample)
-    record = texts.record or {}
-    return {
-        "key": sample.key,
-        "offset": sample.offset,
-        "length": sample.length,
-        "crc32": sample.crc32(stream),
-        "split": split_of(record),
-        "fault": next((kind for kind in texts.faults if kind not in _OF_CAPTIONS), None),
-        "format": _format(sample),
-        **known(record, texts.caption),
-    }
-
-
-def _format(sample: tarscan.Sample) -> str | None:
-    extensions = {member.extension for member in sample.members}
-    return next((extension for extension in IMAGE_EXTENSIONS if extension in extensions), None)
-
-
 def _kept(place: str) -> Shard | None:
     """The shard whose index lies at `place`; None where there is none that can be read."""
     if not storage.exists(place):
@@ -238,12 +188,3 @@ def _earlier(home: str) -> ShardManifest:
         return load(home)
     found = storage.read_json(place)  # version 1, whose shards are read anew
     return ShardManifest((), found.get("source", {}))
-
-
-def faulty_positions(rows: ShardIndex) -> Iterator[tuple[int, str]]:
-    """(position, kind) of the samples that the index itself calls faulty; a key that came before is a duplicate."""
-    seen: set[str] = set()
-    for position, (key, fault) in enumerate(zip(rows.keys, rows.faults, strict=True)):
-        if fault is not None or key in seen:
-            yield position, fault or "duplicate"
-        seen.add(key)

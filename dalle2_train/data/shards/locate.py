@@ -16,7 +16,7 @@ _PATTERN = re.compile(r"[*?\[{]")
 def shard_uris(uri: str) -> list[str]:
     """The tars that `uri` means, sorted: those directly in a folder, `…/{00000..00099}.tar`, `…/*.tar`, or one tar.
 
-    A braces' list is not looked up: a shard that it names and that is not there is a fault, not another set.
+    A list in braces is not looked up: a shard that it names and that is not there is a fault, not another set.
     """
     if _is_pattern(uri):
         parts = [storage.absolute(part) for part in braceexpand(uri)]

@@ -40,7 +40,7 @@ class Shard:
     num_expected: int
     """Samples that whoever made the shard promises; more than `num_samples` where some are gone."""
     problem: str | None = None
-    """What is wrong with the tar from some place on: truncated, broken_header; missing; None: nothing."""
+    """What is wrong with the tar, wholly or from some place on: one of SHARD_KINDS; None: nothing."""
     version: str | None = None
     """What the storage called this version of the file (an object's etag); None where it has no name for it."""
 
@@ -48,11 +48,6 @@ class Shard:
     def name(self) -> str:
         """The file's name."""
         return self.path.rsplit("/", 1)[-1]
-
-    @property
-    def index_name(self) -> str:
-        """Of its index; shards of one name in several folders have one each."""
-        return index_name(self.path)
 
     @property
     def num_lost(self) -> int:
@@ -66,10 +61,12 @@ class ShardManifest:
 
     shards: tuple[Shard, ...]
     source: dict[str, Any] = field(default_factory=dict)
+    """What they were ingested from, or where they lie; empty: nobody said."""
     version: int = FORMAT_VERSION
 
     @property
     def num_samples(self) -> int:
+        """Samples that the indexes list, faulty ones among them."""
         return sum(shard.num_samples for shard in self.shards)
 
     @property
@@ -125,15 +122,10 @@ class ShardSet:
         return index
 
 
-def index_name(path: str) -> str:
-    """The file's name of the index of the shard at `path`."""
-    stem = PurePosixPath(path).stem
-    return f"{stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.parquet"
-
-
 def index_uri(home: str, path: str) -> str:
-    """Where the index of the shard `path` of the set in `home` is kept."""
-    return storage.join(home, "index", index_name(path))
+    """Where the index of the shard `path` of the set in `home` is kept; shards of one name have one each."""
+    name = f"{PurePosixPath(path).stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.parquet"
+    return storage.join(home, "index", name)
 
 
 def publish(manifest: ShardManifest, home: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-PLACES = pa.schema(
+_PLACES = pa.schema(
     [
         ("key", pa.string()),
         ("offset", pa.int64()),  # bytes into the tar, its first member's header included
@@ -28,7 +28,7 @@ PLACES = pa.schema(
         ("fault", pa.string()),  # what is wrong with it by its members alone; null: nothing
     ]
 )
-KNOWN = pa.schema(
+_KNOWN = pa.schema(
     [
         ("width", pa.int32()),  # pixels
         ("height", pa.int32()),
@@ -43,13 +43,14 @@ KNOWN = pa.schema(
         ("hash", pa.string()),  # of the picture's bytes or pixels, as the set tells it
     ]
 )
-ADDED = pa.schema(
+_ADDED = pa.schema(
     [
         ("format", pa.string()),  # the extension of its picture
         ("nsfw_score", pa.float32()),  # probability that it is pornographic, by the model of `shards score`
     ]
 )
-SCHEMA = pa.unify_schemas([PLACES, KNOWN, ADDED])
+SCHEMA = pa.unify_schemas([_PLACES, _KNOWN, _ADDED])
+"""Every column of an index; those of a file that lacks the last ones are null."""
 
 SPELLINGS = {
     "width": ("original_width", "width", "WIDTH"),
@@ -63,7 +64,7 @@ SPELLINGS = {
     "url": ("url", "URL"),
     "hash": ("sha256", "md5", "hash", "HASH", "phash"),
 }
-"""The names that LAION's releases and img2dataset give to what KNOWN holds, the more telling first."""
+"""The names that LAION's releases and img2dataset give to the columns of an index, the more telling first."""
 
 
 class Place(NamedTuple):
@@ -75,7 +76,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """The rows of one shard. Columns are NumPy's, (N,) for N samples."""
+    """The rows of one shard, N samples: numbers as NumPy's arrays (N,), texts as lists of N."""
 
     table: pa.Table
 
@@ -118,11 +119,11 @@ def index_of(rows: Sequence[Mapping[str, Any]]) -> ShardIndex:
 
 
 def known(record: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
-    """The columns of KNOWN that a sample's json and caption tell; what is no number where one belongs is null."""
+    """The columns that a sample's json and caption tell; what is no number where one belongs is null."""
     found: dict[str, Any] = {"caption_length": None if caption is None else len(caption)}
     for name, spellings in SPELLINGS.items():
         value = next((record[spelling] for spelling in spellings if record.get(spelling) is not None), None)
-        found[name] = _as(KNOWN.field(name).type, value)
+        found[name] = _as(_KNOWN.field(name).type, value)
     return found
 
 
@@ -133,6 +134,15 @@ def text_or_none(text: str) -> str | None:
     except UnicodeEncodeError:
         return None
     return text
+
+
+def faulty_positions(rows: ShardIndex) -> Iterator[tuple[int, str]]:
+    """(position, kind) of the samples that the index itself calls faulty; a key that came before is a duplicate."""
+    seen: set[str] = set()
+    for position, (key, fault) in enumerate(zip(rows.keys, rows.faults, strict=True)):
+        if fault is not None or key in seen:
+            yield position, fault or "duplicate"
+        seen.add(key)
 
 
 def to_bytes(index: ShardIndex, about: Mapping[str, Any]) -> bytes:
@@ -151,7 +161,7 @@ def from_bytes(data: bytes) -> tuple[ShardIndex, dict[str, Any]]:
         about = json.loads((table.schema.metadata or {})[b"shard"])
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(f"not an index of a shard ({error})") from error
-    if table.schema.names[: len(PLACES)] != PLACES.names or set(table.schema.names) - set(SCHEMA.names):
+    if table.schema.names[: len(_PLACES)] != _PLACES.names or set(table.schema.names) - set(SCHEMA.names):
         raise ValueError("its columns are not those of an index")
     return ShardIndex(_complete(table)), about
 

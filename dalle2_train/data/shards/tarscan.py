@@ -38,10 +38,6 @@ class Sample(NamedTuple):
     fault: str | None = None
     """What its headers alone show to be wrong: one of SAMPLE_KINDS."""
 
-    def has(self, extension: str) -> bool:
-        """Is there such a member?"""
-        return any(member.extension == extension for member in self.members)
-
     def read(self, stream: IO[bytes], extension: str) -> bytes | None:
         """The member's bytes; None when it isn't there or is larger than members may be."""
         for member in self.members:

@@ -16,8 +16,9 @@ from webdataset.writer import TarWriter
 from dalle2_train import storage
 from dalle2_train.data.progress import Progress, on_stderr
 from dalle2_train.data.shards import manifest as manifests
-from dalle2_train.data.shards.index import read_shard, stage_index
+from dalle2_train.data.shards.index import publish_index
 from dalle2_train.data.shards.manifest import Shard, ShardManifest
+from dalle2_train.data.shards.read_shard import read_shard
 from dalle2_train.errors import InputError
 
 _UNDER_WAY = "_ingest"  # a folder: img2dataset takes every .json beside its shards for statistics of its own
@@ -47,7 +48,7 @@ def finished(to: str, source: dict[str, Any]) -> ShardManifest | None:
         return None
     if found is not None:
         raise InputError(
-            f"{to}: holds shards of another source: {in_words(found.source)}, not {in_words(source)}; "
+            f"{to}: holds shards of another source: {_in_words(found.source)}, not {_in_words(source)}; "
             "give an empty folder, or remove what is there"
         )
     if storage.list_files(to, ".tar"):
@@ -68,7 +69,7 @@ def finish(manifest: ShardManifest, to: str) -> None:
     storage.remove(storage.join(to, _UNDER_WAY))
 
 
-def in_words(source: dict[str, Any]) -> str:
+def _in_words(source: dict[str, Any]) -> str:
     """Where shards came from, for people: two that differ differ in words."""
     if not source:
         return "shards that were not ingested here"
@@ -135,7 +136,7 @@ def stage_shard(records: list[Record], folder: Path, number: int) -> Shard:
     stats = {"count": len(rows), "successes": len(rows), "failed_to_download": 0, "failed_to_resize": 0}
     (folder / f"{name}_stats.json").write_text(json.dumps({**stats, "status_dict": {"success": len(rows)}}))
     shard, index = read_shard(tar, tar.name)
-    stage_index(folder, shard, index)
+    publish_index(str(folder), shard, index)
     return shard
 
 

@@ -20,9 +20,10 @@ import pytest
 from dalle2_train import storage
 from dalle2_train.data.shards import index as indexing
 from dalle2_train.data.shards.freshness import check_fresh
-from dalle2_train.data.shards.index import index, load_or_index, open_set, read_shard
+from dalle2_train.data.shards.index import index, load_or_index, open_set
 from dalle2_train.data.shards.locate import home_of
 from dalle2_train.data.shards.manifest import ShardManifest, load
+from dalle2_train.data.shards.read_shard import read_shard
 from dalle2_train.data.shards.writer import Record, stage_shard
 from dalle2_train.errors import InputError
 
@@ -225,7 +226,6 @@ class TestElsewhere:
                 index(shards, home)
 
     def test_a_home_that_cannot_be_written_is_told_with_the_remedy(self, bare: str, reads: list[str]):
-        (Path(bare) / "file").write_text("x")
         pattern = f"{bare}/0000{{0..3}}.tar"
         Path(home_of(pattern)).write_text("in the way")
         with pytest.raises(InputError, match=r"shards index .*0000\{0\.\.3\}\.tar --to FOLDER"):
@@ -248,13 +248,15 @@ class TestFresh:
         tar = Path(bare) / "00002.tar"
         match change:
             case "cut":
+                told = f"has 1024 bytes, not {tar.stat().st_size}"
                 os.truncate(tar, 1024)
             case "gone":
+                told = "is missing"
                 tar.unlink()
             case "new":
-                tar = Path(bare) / "00004.tar"
+                told, tar = "is new", Path(bare) / "00004.tar"
                 tar.write_bytes(b"")
-        with pytest.raises(InputError, match=f"{tar.name}.*shards index"):
+        with pytest.raises(InputError, match=rf"/{tar.name} {told}: the manifest in .*shards index"):
             check_fresh(uri)
         index(uri)
         check_fresh(uri)
