@@ -25,7 +25,7 @@ class DataConfig:
     """Whether half of the visits see the picture mirrored. What is written on it comes mirrored too."""
     captions: str = "txt"
     """`txt`, or `json.FIELD`: a field of the json record with one caption, or a list of which a visit draws one.
-    A sample without .txt is faulty all the same."""
+    `shards check` calls a sample without .txt faulty all the same."""
     split: str = "train"
     """The split that is read."""
     num_lanes: int = 8

@@ -6,7 +6,9 @@ from dalle2_train.data.faults import DamagedError
 
 _FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 FORMATS = ("PNG", "JPEG", "WEBP")
+"""As Pillow calls them."""
 IMAGE_EXTENSIONS = tuple(_FORMATS)
+"""Of a sample with several pictures the first of these is its own."""
 
 
 def check_extension(extension: str, data: bytes) -> None:

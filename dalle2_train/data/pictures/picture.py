@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Picture = NDArray[np.uint8]
+"""RGB, (H, W, 3)."""
 
 _ROWS = 256
 _TURNS = {

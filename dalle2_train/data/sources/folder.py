@@ -55,7 +55,7 @@ def pairs(folder: str) -> list[Pair]:
         if not captions.get(path, ("", ""))[0]:
             problems.append(f"{path}: has no caption; write one, or remove the picture")
     if problems:  # their mender wants to know of the others too
-        refuse(problems + _broken(images))
+        _refuse(problems + _broken(images))
     if not images:
         raise InputError(f"{root}: holds no PNG or JPEG pictures; give a folder of pictures with captions")
     held_out = set() if any(split for _, split in captions.values()) else _held_out(captions.values())
@@ -67,7 +67,7 @@ def pairs(folder: str) -> list[Pair]:
 
 def check(found: list[Pair]) -> None:
     """Decodes every picture. Broken ones: InputError that names them all."""
-    refuse(_broken([pair.path for pair in found]))
+    _refuse(_broken([pair.path for pair in found]))
 
 
 def source(found: list[Pair]) -> dict[str, Any]:
@@ -95,10 +95,10 @@ def records(found: list[Pair]) -> Iterator[Record]:
         }
         data = pair.path.read_bytes()
         yield Record(data, _EXTENSIONS[image.format or ""], pair.caption, fields, image.width, image.height)
-    refuse(problems)
+    _refuse(problems)
 
 
-def refuse(problems: list[str]) -> None:
+def _refuse(problems: list[str]) -> None:
     """InputError that names the first twenty of the problems, if there are any."""
     if problems:
         more = [f"… and {len(problems) - _NUM_SHOWN} more"] if len(problems) > _NUM_SHOWN else []

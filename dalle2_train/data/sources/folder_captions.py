@@ -12,6 +12,7 @@ from typing import Any
 from dalle2_train.errors import InputError
 
 IMAGES = (".png", ".jpg", ".jpeg")
+"""Suffixes, in lower case."""
 
 
 def captions_file(files: list[Path], root: Path) -> Path | None:

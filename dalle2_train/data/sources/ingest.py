@@ -11,7 +11,7 @@ from dalle2_train import storage
 from dalle2_train.data.progress import Progress
 from dalle2_train.data.shards.manifest import ShardManifest
 from dalle2_train.data.shards.writer import finished, write_shards
-from dalle2_train.data.sources import emoji, folder, parquet
+from dalle2_train.data.sources import emoji, folder, img2dataset, parquet
 from dalle2_train.errors import InputError
 
 KINDS = "emoji, emoji:quick, folder:PATH or parquet:URI"
@@ -45,7 +45,7 @@ def ingest(
 ) -> IngestResult:
     """Makes shards of `source` in the folder `to`. An unknown source or broken input: InputError, nothing written.
 
-    image_size: pixels of the shorter side, to which pictures of a parquet: source are reduced (256).
+    image_size: pixels of the shorter side, to which pictures of a parquet: source are reduced; None: 256.
     progress: hears of the samples done; by default stderr does.
     """
     found = _open(source, image_size)
@@ -101,13 +101,17 @@ def _folder(path: str) -> _Source:
 
 def _parquet(uri: str, image_size: int | None) -> _Source:
     listed = parquet.open_list(uri)
-    identity = parquet.source(listed, image_size or parquet.IMAGE_SIZE)
+    identity = parquet.source(listed, parquet.IMAGE_SIZE if image_size is None else image_size)
     return _Source(
         identity,
         lambda to, progress: parquet.write(listed, to, identity, progress),
-        lambda: parquet.check(listed),
+        _check_parquet,
         parquet.statuses,
     )
+
+
+def _check_parquet() -> None:
+    img2dataset.find_program()
 
 
 def _result(to: str, manifest: ShardManifest, source: _Source, skipped: bool = False) -> IngestResult:

@@ -74,11 +74,6 @@ def source(listed: UrlList, image_size: int) -> dict[str, Any]:
     }
 
 
-def check(listed: UrlList) -> None:
-    """Is img2dataset there? InputError when not."""
-    img2dataset.find_program()
-
-
 def write(listed: UrlList, to: str, identity: dict[str, Any], progress: Progress | None) -> ShardManifest:
     """Fetches the pictures into shards and indexes them; goes on where it was interrupted.
 

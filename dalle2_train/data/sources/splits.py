@@ -7,6 +7,7 @@ import hashlib
 TRAIN, VALIDATION, COMPOSITIONAL = "train", "validation", "compositional"
 VALIDATION_SHARE = 0.10
 COMPOSITIONAL_SHARE = 0.20
+"""Of the names that are not for validation."""
 
 
 def draw(purpose: str, *names: str) -> float:
