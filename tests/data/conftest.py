@@ -7,24 +7,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from dalle2_train.data.embed.encoding import Embedded
+from dalle2_train.data.embed.embed import embed_shards
+from dalle2_train.data.embed.encoding import EmbedConfig, Embedded
+from dalle2_train.data.embeddings.layout import EmbeddingManifest
 from dalle2_train.data.shards.writer import Record, write_shards
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from dalle2_train.data.embed.embed import embed_shards
-from dalle2_train.data.embed.encoding import EmbedConfig
-from dalle2_train.data.embeddings.layout import EmbeddingManifest
 
 SIDE = 8
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dalle2_train.data.check.doctor import check
-from dalle2_train.data.check.repeats import repeats
 from dalle2_train.data.spread import in_processes
 
 
@@ -22,11 +21,3 @@ def test_the_check_of_many_shards_finds_the_same(make_set: Callable[..., str]):
     alone = check(uri)
     assert {fault.shard for fault in alone.faults} == {"00003.tar", "00011.tar"}
     assert check(uri, map_shards=in_processes) == alone
-
-
-def test_repeated_keys_are_found_across_calls():
-    with repeats() as seen:
-        assert seen.among(["a", "b", "a"]) == ["a"]
-        assert seen.among(["c", "b"]) == ["b"]
-        assert seen.among(str(number) for number in range(1000)) == []
-        assert seen.among(str(number) for number in range(0, 1000, 500)) == ["0", "500"]

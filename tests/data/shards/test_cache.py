@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from numbered import same, tokenize
 
 from dalle2_train import storage
 from dalle2_train.data.config import DataConfig
-from dalle2_train.data.faults import DamagedError
 from dalle2_train.data.shards import cache as caching
 from dalle2_train.data.shards.cache import PAGE, PageCache
-from dalle2_train.data.shards.index import index, open_set
 from dalle2_train.data.shards.manifest import Shard
-from dalle2_train.data.shards.members import image_bytes
-from dalle2_train.data.shards.reader import Reader
-from dalle2_train.data.shards.shard_index import Place
 from dalle2_train.data.stream.batches import ClipBatch
 from dalle2_train.data.stream.stream import Stream
 from dalle2_train.errors import InputError
@@ -147,22 +142,12 @@ def test_a_full_disk_costs_the_cache_and_not_the_run(cache: PageCache, monkeypat
 class TestStream:
     """Batches with and without it."""
 
-    def tokenize(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        numbers = torch.tensor([int(caption.split()[-1]) for caption in captions])
-        return numbers[:, None].expand(-1, 2), torch.ones(len(captions), 2, dtype=torch.bool)
-
     def batches(self, uri: str, **options: Any) -> Iterator[Any]:
         config = DataConfig(
             image_size=8, num_lanes=4, block_size=5, cache_megabytes=0, prefetch_batches=0, **options
         )
-        stream = Stream(
-            uri, config, seed=1, global_batch_size=8, batch_type=ClipBatch, tokenize=self.tokenize
-        )
+        stream = Stream(uri, config, seed=1, global_batch_size=8, batch_type=ClipBatch, tokenize=tokenize)
         return (batch for batch, _ in islice(stream, 20))
-
-    def same(self, ours: Iterator[Any], theirs: Iterator[Any]) -> bool:
-        pairs = zip(ours, theirs, strict=True)
-        return all(torch.equal(a, b) for x, y in pairs for a, b in zip(x, y, strict=True))
 
     def test_batches_are_the_same_and_every_byte_is_read_once(
         self, make_set: MakeSet, tmp_path: Path, monkeypatch
@@ -176,10 +161,10 @@ class TestStream:
             return data
 
         monkeypatch.setattr(storage, "read_bytes", counting)
-        assert self.same(self.batches(uri, cache_folder=folder, cache_gigabytes=1), iter(plain))
+        assert same(self.batches(uri, cache_folder=folder, cache_gigabytes=1), plain)
         assert sorted(seen) == sorted(map(str, Path(uri).glob("*.tar")))
         seen.clear()
-        assert self.same(self.batches(uri, cache_folder=folder, cache_gigabytes=1), iter(plain))
+        assert same(self.batches(uri, cache_folder=folder, cache_gigabytes=1), plain)
         assert seen == []
 
     def test_a_page_of_other_bytes_makes_no_sample(self, make_set: MakeSet, tmp_path: Path):
@@ -188,7 +173,7 @@ class TestStream:
         first = pages(folder)[0].read_bytes()
         for file in pages(folder):  # whole by their own checksum
             file.write_bytes(first)
-        assert self.same(self.batches(uri, cache_folder=str(folder), cache_gigabytes=1), iter(plain))
+        assert same(self.batches(uri, cache_folder=str(folder), cache_gigabytes=1), plain)
 
     def test_half_a_setting_is_refused(self, tmp_path: Path):
         for options in ({"cache_folder": str(tmp_path)}, {"cache_gigabytes": 1}):
@@ -197,36 +182,6 @@ class TestStream:
         for folder in ("cache", "s3://bucket/cache"):
             with pytest.raises(InputError, match="absolute path"):
                 DataConfig(cache_folder=folder, cache_gigabytes=1)
-
-
-class TestReader:
-    """Damage on the way, and shards that are gone."""
-
-    def test_what_is_damaged_on_its_way_is_read_again(self, make_set: MakeSet, monkeypatch):
-        shards = open_set(make_set(10))
-        whole, read_bytes, attempts = Reader(shards).read([Place(0, 3)]), storage.read_bytes, []
-
-        def damaging(uri: str, start: int = 0, length: int | None = None) -> bytes:
-            attempts.append(uri)
-            data = bytearray(read_bytes(uri, start, length))
-            data[600] ^= len(attempts) == 1
-            return bytes(data)
-
-        monkeypatch.setattr(storage, "read_bytes", damaging)
-        assert Reader(shards).read([Place(0, 3)]) == whole
-        assert len(attempts) == 2
-
-    def test_samples_of_a_shard_that_is_gone_are_missing(self, make_set: MakeSet):
-        uri = make_set(30)
-        index(uri)
-        (Path(uri) / "00001.tar").unlink()
-        wanted = [Place(0, 1), Place(1, 2), Place(1, 3), Place(2, 4)]
-        found = Reader(open_set(uri)).read(wanted)
-        assert [sample.get("__error__") for sample in found] == [None, "missing", "missing", None]
-        assert [sample["__key__"] for sample in found] == ["000000001", "000010002", "000010003", "000020004"]
-        with pytest.raises(DamagedError) as told:
-            image_bytes(found[1])
-        assert told.value.kind == "missing"
 
 
 SHARING = """

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
+from numbered import same, tokenize
 from servers import Faults, flaky_proxy, object_store
 
 from dalle2_train import storage
@@ -85,11 +85,6 @@ def upload() -> Callable[..., str]:
     return run
 
 
-def tokenize(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    numbers = torch.tensor([int(caption.split()[-1]) for caption in captions])
-    return numbers[:, None].expand(-1, 2), torch.ones(len(captions), 2, dtype=torch.bool)
-
-
 def epoch(
     uri: str, steps: int, batch_type: Any = ClipBatch, config: DataConfig = CONFIG, **options: Any
 ) -> list[Any]:
@@ -99,12 +94,6 @@ def epoch(
     )
     with closing(stream):
         return [batch for batch, _ in islice(stream, steps)]
-
-
-def same(ours: list[Any], theirs: list[Any]) -> bool:
-    return all(
-        torch.equal(a, b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)
-    )
 
 
 @pytest.mark.parametrize("source", ["", "/{00000..00005}.tar", "/*.tar", "/0000[0-5].tar"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from numbered import same, tokenize
 from servers import Faults, flaky_proxy, web_server
 
 from dalle2_train import storage
@@ -37,20 +37,9 @@ def web(local: str) -> Iterator[str]:
         yield url
 
 
-def tokenize(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    numbers = torch.tensor([int(caption.split()[-1]) for caption in captions])
-    return numbers[:, None].expand(-1, 2), torch.ones(len(captions), 2, dtype=torch.bool)
-
-
 def batches(uri: str, steps: int) -> Iterator[Any]:
     stream = Stream(uri, CONFIG, seed=1, global_batch_size=8, batch_type=ClipBatch, tokenize=tokenize)
     return (batch for batch, _ in islice(stream, steps))
-
-
-def same(ours: Iterator[Any], theirs: Iterator[Any]) -> bool:
-    return all(
-        torch.equal(a, b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)
-    )
 
 
 def test_from_index_to_batches(local: str, web: str, tmp_path: Path):
@@ -123,7 +112,7 @@ def test_through_errors_resets_and_an_outage(local: str, web: str, tmp_path: Pat
         ours = batches(to, 14)
         first = [next(ours) for _ in range(3)]
         faults.begin_outage(2)
-        assert same(iter([*first, *ours]), batches(local, 14))
+        assert same([*first, *ours], batches(local, 14))
     assert all(count > 3 for count in faults.counts.values()), faults.counts
 
 
