@@ -24,6 +24,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     BF16: np.dtype("<u2"),
 }
 """Name → what the file holds; NumPy has no bfloat16, whose bits are kept as unsigned integers."""
+_EXPONENTS = {FP32: 0x7F800000, FP16: 0x7C00, BF16: 0x7F80}
 _HEADER_BYTES = 4096
 
 
@@ -45,6 +46,13 @@ def widened(stored: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     if dtype == BF16:
         return (stored.astype(np.uint32) << 16).view(np.float32)
     return stored.astype(np.float32, copy=False)
+
+
+def finite_rows(stored: NDArray[Any], dtype: str) -> NDArray[np.bool_]:
+    """(N,) of which rows of a file of `dtype` all numbers are finite: those whose exponents are not all ones."""
+    bits = stored.view(f"u{stored.dtype.itemsize}").reshape(len(stored), -1)
+    ones = bits.dtype.type(_EXPONENTS[dtype])
+    return (bits & ones).max(1) < ones
 
 
 class RowsWriter:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from dalle2_train.data.decoded import Decoded
 from dalle2_train.data.embeddings.alignment import Alignment, Rows
-from dalle2_train.data.embeddings.columns import widened
-from dalle2_train.data.embeddings.reader import VectorReader, Vectors, Widen
+from dalle2_train.data.embeddings.reader import Stored, VectorReader, Vectors
 from dalle2_train.data.faults import DamagedError, Fault
 from dalle2_train.data.shards.reader import RawSample
 from dalle2_train.data.shards.shard_index import Place
@@ -32,10 +31,10 @@ class _Row(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """N samples; `vectors.whole` says which of them can be used."""
+    """N samples; `stored.whole` says which of them can be used."""
 
     rows: Rows
-    vectors: Vectors
+    stored: Stored
     captions: NDArray[np.object_] | None  # (N,) texts
 
 
@@ -66,16 +65,14 @@ class EmbeddingSource:
             found.append(sample)
         return found
 
-    def read_columns(
-        self, shards: NDArray[np.int64], positions: NDArray[np.int64], widen: Widen = widened
-    ) -> Columns:
+    def read_columns(self, shards: NDArray[np.int64], positions: NDArray[np.int64]) -> Columns:
         """The samples at (shard, position), (N,) each, in that order."""
         rows = self.alignment.rows(shards, positions)
-        vectors = self.reader.read(*rows, widen)
+        stored = self.reader.read_stored(*rows)
         if not self.captions:
-            return Columns(rows, vectors, None)
+            return Columns(rows, stored, None)
         texts = np.array([text.strip() for text in self._texts(rows)], object)
-        return Columns(rows, vectors._replace(whole=vectors.whole & (texts != "")), texts)
+        return Columns(rows, stored._replace(whole=stored.whole & (texts != "")), texts)
 
     def fault(self, columns: Columns, place: int) -> Fault:
         """What is wrong with a sample that is not whole."""

@@ -82,7 +82,7 @@ class BatchMaker:
             faults: list[Fault] = []
             pieces = [lane.take(len(turns), faults) for lane in lanes.values()]
             index = (step * self.global_batch_size + places).reshape(-1)
-            batch = _pinned(gather(self.batch_type, index, pieces, self.tokenize))
+            batch = _pinned(gather(self.batch_type, index, pieces, vectors.reader.dtype, self.tokenize))
             step += 1
             cursors = {number: (lane.cursor,) for number, lane in lanes.items()}
             skipped = {number: (lane.skipped,) for number, lane in lanes.items()}

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from dalle2_train.data.embeddings.columns import RowsWriter, read_header, read_rows, widened
+from dalle2_train.data.embeddings.columns import (
+    BF16,
+    FP16,
+    FP32,
+    RowsWriter,
+    finite_rows,
+    read_header,
+    read_rows,
+    widened,
+)
 from dalle2_train.errors import InputError
 
 
@@ -58,3 +67,18 @@ def test_other_files_are_refused(tmp_path: Path):
     for name in ("pickle", "turned", "noise", "nothing"):
         with pytest.raises(InputError, match=f"{name}.npy: no rows of numbers"):
             read_header(str(tmp_path / f"{name}.npy"))
+
+
+def test_every_half_precision_number_is_called_finite_as_numpy_calls_it():
+    halves = np.arange(1 << 16, dtype=np.uint16)[:, None]
+    np.testing.assert_array_equal(
+        finite_rows(halves.view(np.float16), FP16), np.isfinite(halves.view(np.float16))[:, 0]
+    )
+    np.testing.assert_array_equal(finite_rows(halves, BF16), np.isfinite(widened(halves, BF16))[:, 0])
+
+
+def test_one_number_that_is_not_finite_spoils_its_row():
+    rows = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
+    rows[0] = np.finfo(np.float32).max
+    rows[1, 4], rows[2, 0], rows[3, 2] = np.nan, np.inf, -np.inf
+    assert finite_rows(rows, FP32).tolist() == [True, False, False, False, True, True]
