@@ -48,6 +48,7 @@ PASSING = [
     of_s3("SlowDown", 503),
     of_s3("RequestTimeout", 400),
     of_s3("BadGateway", 502),
+    of_s3("NoSuchUpload", 404),
     botocore.exceptions.EndpointConnectionError(endpoint_url="http://host"),
     botocore.exceptions.ReadTimeoutError(endpoint_url="http://host"),
     botocore.exceptions.ConnectTimeoutError(endpoint_url="http://host"),

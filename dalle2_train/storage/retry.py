@@ -23,9 +23,9 @@ _TRANSIENT_ERRNOS = {
     errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED,
 }  # fmt: skip
 _TRANSIENT_STATUSES = {408, 425, 429}
-# S3 says some of what passes with a status of 400.
+# S3 says some of what passes with a status of 400, and by 404 that an upload is over, whose end was not heard.
 _TRANSIENT_CODES = {"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "SlowDown",
-                    "Throttling", "ThrottlingException", "RequestLimitExceeded"}  # fmt: skip
+                    "Throttling", "ThrottlingException", "RequestLimitExceeded", "NoSuchUpload"}  # fmt: skip
 # By name: the libraries are loaded only where their schemes are used.
 _TRANSIENT_NAMES = {"ConnectionError", "ClientConnectionError", "ClientPayloadError", "HTTPClientError",
                     "ResponseParserError", "ResponseStreamingError", "IncompleteRead",

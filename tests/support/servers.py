@@ -99,6 +99,7 @@ class Faults:
         self.outage_ends = 0.0
         self.counts = {"requests": 0, "errors": 0, "resets": 0, "refused": 0}
         self._outage: tuple[int, float] | None = None
+        self._planned: dict[int, str] = {}
         self._draws, self._lock = random.Random(seed), threading.Lock()
 
     def begin_outage(self, seconds: float) -> None:
@@ -109,6 +110,10 @@ class Faults:
         """Begins an outage when so many requests more have been answered."""
         self._outage = (self.counts["requests"] + requests, seconds)
 
+    def plan(self, following: dict[int, str]) -> None:
+        """The n-th request from now on (1: the next) has this fault."""
+        self._planned = {self.counts["requests"] + n: fault for n, fault in following.items()}
+
     def draw(self) -> str:
         """What happens to a request: "", errors, resets or refused."""
         with self._lock:
@@ -117,7 +122,7 @@ class Faults:
             if self._outage is not None and self.counts["requests"] > self._outage[0]:
                 self.begin_outage(self._outage[1])
                 self._outage = None
-            fault = ""
+            fault = self._planned.pop(self.counts["requests"], "")
             if time.monotonic() < self.outage_ends:
                 fault = "refused"
             elif chance < self.errors:

@@ -186,6 +186,18 @@ def test_uploads_through_errors_and_resets_are_whole(faults: Faults, tmp_path: P
     assert storage.sha256_file("s3://bucket/whole/large") == digest == storage.sha256_file(large)
 
 
+@pytest.mark.usefixtures("quickly")
+def test_an_upload_whose_end_was_not_heard_is_made_again(faults: Faults, tmp_path: Path):
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(110 << 20))
+    resets, errors = faults.counts["resets"], faults.counts["errors"]
+    # Begun, three parts, and ended: the answer to this is lost, and what asks for it again is refused.
+    faults.plan({5: "resets", 6: "errors"})
+    digest = storage.publish_file(large, "s3://bucket/unheard")
+    assert (faults.counts["resets"] - resets, faults.counts["errors"] - errors) == (1, 1)
+    assert storage.sha256_file("s3://bucket/unheard") == digest
+
+
 def test_an_upload_that_is_cut_off_leaves_the_old_object(faults: Faults, monkeypatch, tmp_path: Path):
     large = tmp_path / "large"
     large.write_bytes(bytes(110 << 20))
