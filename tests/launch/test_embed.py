@@ -10,6 +10,7 @@ import torch
 from tiny_clip import CONFIG, save_tiny_clip
 from toy_training import losses
 
+from dalle2_train.cli import main
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.pictures.decode import decode_image
 from dalle2_train.data.samples.pipeline import pipeline
@@ -142,3 +143,12 @@ def test_embeddings_of_another_program_are_taken_up(make_job, clip, embeddings, 
         train(job)
     assert losses(jobs[0].run_uri) == losses(jobs[1].run_uri)
     assert tokenize(load_clip(clip).tokenizer, ["picture 1"])[0].shape == (1, 8)
+
+
+def test_a_dry_run_neither_embeds_nor_indexes(shards, clip, tmp_path, capsys):
+    (tmp_path / "set").mkdir()
+    shutil.copy(Path(shards) / "00000.tar", tmp_path / "set")
+    arguments = ["shards", "embed", str(tmp_path / "set"), "--clip", clip, "--to", str(tmp_path / "to")]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "in 1 shards" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["00000.tar", "set"]

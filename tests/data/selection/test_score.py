@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dalle2_train.cli import main
+from dalle2_train.data.selection import score as scoring
 from dalle2_train.data.selection.filters import FilterConfig
 from dalle2_train.data.selection.score import NsfwModel, load_model, score
 from dalle2_train.data.selection.selection import select
@@ -86,6 +87,17 @@ def test_damaged_pictures_have_no_score(make_set):
     assert (result.num_scored, result.num_unscored) == (29, 1)
     assert [i for i, value in enumerate(scores(uri)) if value is None] == [13]
     assert score(uri, Blueness().model).num_shards_before == 3
+
+
+def test_a_dry_run_neither_scores_nor_indexes(make_set, monkeypatch, capsys):
+    uri = Path(make_set(30, 10))
+    monkeypatch.setattr(scoring, "load_model", lambda: Blueness(fail_after=0).model)
+    assert main(["shards", "score", str(uri), "--dry-run"]) == 0
+    assert "score 30 samples" in capsys.readouterr().out
+    (uri / "manifest.json").unlink()
+    assert main(["shards", "score", str(uri), "--dry-run"]) == 0
+    assert "3 shards" in capsys.readouterr().out
+    assert not (uri / "manifest.json").exists()
 
 
 def test_without_scores_the_filter_names_its_remedy(make_set):
