@@ -13,7 +13,7 @@ from dalle2_train.errors import InputError
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How a set is read."""
+    """How a set is read. What is set for pictures or captions is refused where a training reads none."""
 
     image_size: int = 64
     """Pixels; a square of the picture is resized to it."""

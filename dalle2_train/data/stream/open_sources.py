@@ -28,9 +28,10 @@ def open_sources(
 ) -> tuple[Source, ...]:
     """The sources of `mixture`, for batches of that type; `embeddings` belongs to a source that names none.
 
-    Raises InputError for a set without the split, for pictures or embeddings that are not there, and for embeddings
-    that belong to other shards.
+    Raises InputError for a set without the split, for pictures or embeddings that are not there, for embeddings
+    that belong to other shards, and for settings of what such batches do not hold.
     """
+    _check_settings(config, batch_type)
     cache = SampleCache(config.cache_megabytes << 20)
     found = []
     for number, source in enumerate(mixture.sources):
@@ -63,6 +64,21 @@ def identity(mixture: Mixture, sources: Sequence[Source], config: DataConfig, se
 def _seed(seed: int, name: str) -> int:
     """Sources of the same size are gone through in different orders; one set alone in the run's own."""
     return seeding.key(seed, f"source {name}") if name else seed
+
+
+def _check_settings(config: DataConfig, batch_type: BatchType) -> None:
+    """Nothing is set for pictures, or for captions, where none are read."""
+    of_pictures = ("crop", "min_crop_fraction", "flip", "cache_folder")
+    unread = {name: "pictures" for name in of_pictures if "image" not in batch_type._fields}
+    if "text_mask" not in batch_type._fields:
+        unread["captions"] = "captions"
+    plain = DataConfig()
+    for name, what in unread.items():
+        value, default = getattr(config, name), getattr(plain, name)
+        if value != default:
+            raise InputError(
+                f"data.{name} is {value!r}, but this training reads no {what}; leave it at {default!r}"
+            )
 
 
 def _check_pictures(source: SourceConfig, shards: ShardSet, batch_type: BatchType) -> None:

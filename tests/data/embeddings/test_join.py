@@ -165,6 +165,29 @@ def test_other_captions_than_those_embedded_are_not_ignored(make_set: MakeSet, e
     assert next(iter(open_stream(uri, DecoderTokenBatch, to, config=config)))[0].token_ids.shape == (8, 2)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"crop": "random"},
+        {"crop": "random", "min_crop_fraction": 0.5},
+        {"flip": True},
+        {"cache_folder": "/nowhere", "cache_gigabytes": 1},
+    ],
+)
+def test_what_is_set_for_pictures_is_not_ignored_where_none_are_read(
+    make_set: MakeSet, embed: Embed, settings: dict[str, Any]
+):
+    uri = make_set(20)
+    embed(uri, uri)
+    with pytest.raises(InputError, match=f"data.{next(iter(settings))} is .*reads no pictures"):
+        open_stream(uri, PriorTokenBatch, config=DataConfig(num_lanes=4, **settings))
+
+
+def test_captions_are_not_chosen_where_none_are_read(make_set: MakeSet):
+    with pytest.raises(InputError, match=r"data.captions is 'json.caption', .*reads no captions"):
+        open_stream(make_set(20), UpsamplerBatch, config=DataConfig(num_lanes=4, captions="json.caption"))
+
+
 def test_pictures_are_not_looked_for_among_embeddings(make_set: MakeSet, embed: Embed, tmp_path: Path):
     embed(make_set(20), tmp_path / "to")
     with pytest.raises(InputError, match="holds embeddings and no pictures"):
