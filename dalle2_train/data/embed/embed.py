@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 from dalle2_train import storage
 from dalle2_train.data.embed.encoding import EmbedConfig, Encode, encoded
@@ -25,6 +26,13 @@ from dalle2_train.errors import InputError, RefusedError
 
 MapParts = Callable[[Callable[[EmbedTask], PartDone], list[EmbedTask]], Iterable[PartDone]]
 """How the work on many shards is spread: (what to do, the tasks) → the results in the tasks' order."""
+
+
+class _Allowed(NamedTuple):
+    max_faulty: float
+    """Share of the samples that may be broken."""
+    remedy: str
+    """What to do where it is more."""
 
 
 def embed_shards(
@@ -49,7 +57,8 @@ def embed_shards(
     _refuse_others(home, config.clip_fingerprint, shards.manifest, shards.home)
     work = partial(make_part, rows=partial(encoded, encode=encode))
     told = progress or on_stderr("embed", "shards")
-    return _make(shards, home, config, clip_uri, max_faulty, partial(map_parts, work), told)
+    allowed = _Allowed(max_faulty, "repair the shards, or allow more with --max-faulty")
+    return _make(shards, home, config, clip_uri, allowed, partial(map_parts, work), told)
 
 
 def unpack_shards(
@@ -71,7 +80,8 @@ def unpack_shards(
     _refuse_others(shards.home, clip_fingerprint, shards.manifest, shards.home)
     work = partial(make_part, rows=partial(unpacked, like=like))
     told = progress or on_stderr("index", "shards")
-    return _make(shards, shards.home, config, clip_uri, 0.1, partial(map, work), told)
+    allowed = _Allowed(0.1, "repair the shards")
+    return _make(shards, shards.home, config, clip_uri, allowed, partial(map, work), told)
 
 
 def _make(
@@ -79,7 +89,7 @@ def _make(
     home: str,
     config: EmbedConfig,
     clip_uri: str,
-    max_faulty: float,
+    allowed: _Allowed,
     map_work: Callable[[list[EmbedTask]], Iterable[PartDone]],
     progress: Progress,
 ) -> EmbeddingManifest:
@@ -91,7 +101,7 @@ def _make(
     for part, moments in map_work(tasks):
         parts.append(part)
         total = total.merged(moments)
-        _refuse_too_many_faults(home, parts, shards.manifest, max_faulty)
+        _refuse_too_many_faults(home, parts, shards.manifest, allowed)
         progress(len(parts), len(tasks))
     info = publish_statistics(home, total, clip_uri, config.clip_fingerprint, config.dtype)
     manifest = EmbeddingManifest(tuple(parts), info, shards.manifest.digest)
@@ -116,10 +126,10 @@ def _refuse_others(to: str, clip_fingerprint: str, source: ShardManifest, home: 
         raise InputError(f"{to}: holds embeddings of other shards; give an empty folder")
 
 
-def _refuse_too_many_faults(to: str, parts: list[Part], source: ShardManifest, max_faulty: float) -> None:
+def _refuse_too_many_faults(to: str, parts: list[Part], source: ShardManifest, allowed: _Allowed) -> None:
     faulty, expected = sum(part.num_faulty for part in parts), source.num_samples
-    if faulty > max_faulty * expected:
+    if faulty > allowed.max_faulty * expected:
         worst = max(parts, key=lambda part: part.num_faulty)
-        raise RefusedError(f"{to}: {faulty} of {expected} samples cannot be embedded, more than the {max_faulty:.0%} "
-                           f"allowed; most are of {worst.name}, see {faults_name(worst.name)} there. Repair the "
-                           "shards, or allow more with --max-faulty")  # fmt: skip
+        raise RefusedError(f"{to}: {faulty} of {expected} samples cannot be embedded, more than the "
+                           f"{allowed.max_faulty:.0%} allowed; most are of {worst.name}, see "
+                           f"{faults_name(worst.name)} there; {allowed.remedy}")  # fmt: skip

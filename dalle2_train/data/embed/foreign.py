@@ -31,7 +31,8 @@ def index_embeddings(
     """
     home = storage.absolute(uri)
     if layout.has_embeddings(home) and layout.load(home).of is not None:
-        raise InputError(f"{uri}: its embeddings were made by `shards embed`, which has indexed them already")
+        raise InputError(f"{uri}: its embeddings were made by `shards embed`, which has indexed them already; "
+                         "train on them as they are")  # fmt: skip
     names = _part_names(home)
     if not names:
         raise InputError(f"{uri}: holds no {file_name(layout.IMAGE_EMBED, '*')}; give a folder of embeddings")
@@ -74,7 +75,7 @@ def _read_part(home: str, name: str, header: Header) -> tuple[Part, Moments]:
     there = {column: uri for column, uri in uris.items() if storage.exists(uri)}
     if layout.METADATA not in there:
         raise InputError(
-            f"{uris[layout.METADATA]}: is not there, and nothing else says whose the embeddings are"
+            f"{uris[layout.METADATA]}: is not there, and nothing else says whose the embeddings are; give it too"
         )
     index = metadata.read_index(uris[layout.METADATA], name, num_rows)
     trained = np.array(index.splits, object) == "train"

@@ -66,7 +66,7 @@ def mixture_of(uri: str) -> Mixture:
     try:
         text = storage.read_bytes(place).decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"{uri}: not a text file ({error})") from error
+        raise InputError(f"{uri}: not a text file ({error}); give a mixture as YAML") from error
     found = build(Mixture, read_yaml(text, uri), uri)
     folder = place.rpartition("/")[0]
     return Mixture(tuple(_from(folder, source) for source in found.sources))

@@ -34,8 +34,9 @@ class Stream:
     yet: `on_fault` hears of a damaged sample before the batch that would have had it. Iterating anew goes on after
     the last batch that was taken, and ends the iterator before.
 
-    Raises InputError for sizes that don't divide, for embeddings that belong to other shards, and for a state of
-    other data; RuntimeError where a loader worker dies. Unreachable storage raises OSError.
+    Raises InputError for sizes that don't divide, for a state of other data, and as `open_sources`. Iterating raises
+    RefusedError where a lane meets nothing but damage, RuntimeError where a loader worker dies, OSError where storage
+    is out of reach.
     """
 
     # More parameters than we like: each is another room's to give (recipe, launcher, encoder, checkpoint).
@@ -56,7 +57,7 @@ class Stream:
     ) -> None:
         _check_sizes(config, global_batch_size, rank, world_size)
         if "token_ids" in batch_type._fields and tokenize is None:
-            raise InputError(f"{batch_type.__name__} needs tokenize")
+            raise InputError(f"{batch_type.__name__} holds tokens; give tokenize")
         mixture = mixture_of(uri)
         self.config, self.on_fault = config, on_fault
         self.sources = open_sources(mixture, config, seed, batch_type, embeddings)
@@ -132,7 +133,9 @@ def _part(
 
 def _check_sizes(config: DataConfig, global_batch_size: int, rank: int, world_size: int) -> None:
     lanes = config.num_lanes
-    if not 0 <= rank < world_size or lanes % world_size:
+    if not 0 <= rank < world_size:
+        raise InputError(f"rank {rank} of {world_size}; give one from 0 to {world_size - 1}")
+    if lanes % world_size:
         raise InputError(
             f"{world_size} workers do not divide num_lanes={lanes}; set data.num_lanes to a multiple"
         )

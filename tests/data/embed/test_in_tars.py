@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from webdataset.writer import TarWriter
 
 from dalle2_train.data.config import DataConfig
@@ -17,7 +18,7 @@ from dalle2_train.data.embed.embed import unpack_shards
 from dalle2_train.data.shards.index import index
 from dalle2_train.data.stream.batches import DecoderBatch, DecoderTokenBatch
 from dalle2_train.data.stream.stream import Stream
-from dalle2_train.errors import InputError
+from dalle2_train.errors import InputError, RefusedError
 
 MakeSet = Callable[..., str]
 
@@ -53,8 +54,6 @@ def put_into_tars(
 
 
 def _square(data: bytes) -> np.ndarray:
-    from PIL import Image
-
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy()
 
@@ -101,6 +100,14 @@ def test_samples_without_a_whole_vector_are_left_out(make_set: MakeSet, squares:
         (9, 1),
         (10, 0),
     ]
+
+
+def test_too_many_broken_vectors_are_refused(make_set: MakeSet, squares: SimpleNamespace):
+    uri = make_set(20)
+    put_into_tars(uri, squares, image_embed={number: npy(np.zeros(3, np.float32)) for number in (4, 5, 6)})
+    with pytest.raises(RefusedError, match=r"3 of 20 samples .* the 10% allowed; .*repair the shards$"):
+        unpack_shards(uri, "c", "f", embed_dim=4)
+    assert not (Path(uri) / "embeddings.json").exists()
 
 
 def test_tars_without_them_are_refused(make_set: MakeSet, squares: SimpleNamespace):

@@ -17,7 +17,6 @@ from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.storage import reading, retry
 
 MakeSet = Callable[..., str]
-Embed = Callable[..., str]
 SIDE = 8
 CONFIG = DataConfig(image_size=SIDE, num_lanes=4, block_size=5)
 
@@ -172,6 +171,7 @@ def test_storage_that_fails_for_a_moment_costs_nothing(make_set: MakeSet, monkey
     ("options", "named"),
     [
         ({"world_size": 3}, "num_lanes"),
+        ({"rank": 2, "world_size": 2}, "rank 2 of 2; give one from 0 to 1"),
         ({"global_batch_size": 6}, "global_batch_size"),
         ({"tokenize": None}, "tokenize"),
     ],
