@@ -37,6 +37,11 @@ def load_clip(source: str, expected_fingerprint: str | None = None) -> ClipEncod
     return encoder
 
 
+def absolute_source(source: str) -> str:
+    """A folder by its full name, for processes that work in another one; a name on the hub stays as it is."""
+    return storage.absolute(source) if storage.exists(source) else source
+
+
 def _resolve(source: str, scratch: Path) -> str:
     """A local folder holding config.json, or `source` itself when only the hub can know it."""
     for uri in (source, storage.join(source, "model")):

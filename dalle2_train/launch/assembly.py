@@ -34,7 +34,7 @@ from dalle2_train.data.stream.stream import Stream
 from dalle2_train.data.stream.summary import summarize
 from dalle2_train.encoders.clip import build_clip
 from dalle2_train.encoders.encoder import ClipEncoder
-from dalle2_train.encoders.loading import load_clip
+from dalle2_train.encoders.loading import absolute_source, load_clip
 from dalle2_train.encoders.tokenizer import tokenize, train_tokenizer
 from dalle2_train.errors import InputError
 from dalle2_train.launch.job import TrainJob, find_embeddings, open_clip
@@ -104,7 +104,7 @@ def assemble(job: TrainJob) -> Assembly:
     init_from = _prepare(job, module, embeddings)
     reference = None
     if clip is not None and embeddings is not None:
-        reference = ClipReference(_absolute(job.clip or embeddings.info.clip_uri), clip.fingerprint)
+        reference = ClipReference(absolute_source(job.clip or embeddings.info.clip_uri), clip.fingerprint)
     manifest = ModelManifest(
         kind=job.recipe.family,
         config=to_dict(job.recipe.model),
@@ -204,8 +204,3 @@ def _init_from(uri: str, kind: str, network: nn.Module) -> str:
         raise InputError(f"--init-from {uri}: its weights do not fit the recipe's model ({reason}); "
                          "use the recipe it was trained with") from error  # fmt: skip
     return model_digest(manifest)
-
-
-def _absolute(uri: str) -> str:
-    """A folder by its full name; a hub name stays as it is."""
-    return storage.absolute(uri) if storage.exists(uri) else uri

@@ -13,7 +13,7 @@ from dalle2_train.data.embeddings.layout import EmbeddingManifest
 from dalle2_train.data.progress import Progress
 from dalle2_train.data.shards.locate import shard_uris
 from dalle2_train.encoders.encoder import ClipEncoder
-from dalle2_train.encoders.loading import load_clip
+from dalle2_train.encoders.loading import absolute_source, load_clip
 from dalle2_train.launch.shard_map import shard_map
 
 
@@ -33,7 +33,7 @@ def embed(
 
     workers: Ray actors that embed a shard each; 0: this process. The others, and errors, as in `embed_shards`.
     """
-    clip = _absolute(clip)
+    clip = absolute_source(clip)
     encode = ClipEncode(clip)
     encoder = encode.encoder
     config = EmbedConfig(encoder.fingerprint, encoder.image_size, dtype, text_encodings, batch_size)
@@ -63,6 +63,7 @@ class ClipEncode:
 
     @property
     def encoder(self) -> ClipEncoder:
+        """The CLIP, loaded when it is first wanted."""
         return _load(self.clip)
 
     def __call__(self, images: Tensor, captions: list[str]) -> Embedded:
@@ -82,12 +83,7 @@ def index_foreign(uri: str, clip: str, progress: Progress | None = None) -> Embe
 
     Errors: as `load_clip`, `index_embeddings` and `unpack_shards`.
     """
-    clip = _absolute(clip)
+    clip = absolute_source(clip)
     encoder = load_clip(clip)
     take_up = unpack_shards if shard_uris(uri) else index_embeddings
     return take_up(uri, clip, encoder.fingerprint, encoder.embed_dim, progress)
-
-
-def _absolute(clip: str) -> str:
-    """A folder by its full name; a hub's name stays as it is."""
-    return storage.absolute(clip) if storage.exists(clip) else clip

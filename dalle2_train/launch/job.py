@@ -17,7 +17,7 @@ from dalle2_train.data.shards.freshness import check_fresh
 from dalle2_train.data.stream.mixture import mixture_of
 from dalle2_train.data.stream.summary import summarize, summarize_embeddings
 from dalle2_train.encoders.encoder import ClipEncoder
-from dalle2_train.encoders.loading import load_clip
+from dalle2_train.encoders.loading import absolute_source, load_clip
 from dalle2_train.errors import InputError
 from dalle2_train.parallel.shard import mesh_sizes
 from dalle2_train.recipe import Recipe, build_recipe
@@ -80,15 +80,10 @@ class TrainJob:
             self,
             data=storage.absolute(self.data),
             storage=storage.absolute(self.storage),
-            clip=_absolute_model(self.clip),
+            clip=absolute_source(self.clip) if self.clip else None,
             embeddings=storage.absolute(self.embeddings) if self.embeddings else None,
-            init_from=_absolute_model(self.init_from),
+            init_from=absolute_source(self.init_from) if self.init_from else None,
         )
-
-
-def _absolute_model(uri: str | None) -> str | None:
-    """A folder by its full name; a hub's name stays as it is."""
-    return storage.absolute(uri) if uri and storage.exists(uri) else uri
 
 
 def check_begun(job: TrainJob, found: ModelManifest) -> None:
