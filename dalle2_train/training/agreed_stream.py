@@ -23,6 +23,7 @@ class Delivery(NamedTuple):
     """There was no batch: these are the last step's values once more, so that the rank can tell all others."""
 
     def news(self) -> DataNews:
+        """What this rank tells all others at the step."""
         num_faulty = sum(self.order.quarantined)
         return DataNews(sum(self.order.delivered) + num_faulty, num_faulty, self.error is not None)
 
@@ -49,8 +50,8 @@ def together(work: Callable[[], T]) -> T:
     """The result of `work`, which every rank does; where one fails, all raise."""
     try:
         result, error = work(), None
-    except Exception as error_:
-        result, error = None, error_
+    except Exception as raised:
+        result, error = None, raised
     failed: list[bool] = [False] * dist.get_world_size()
     dist.all_gather_object(failed, error is not None)
     if any(failed):

@@ -85,6 +85,7 @@ class Quarantine(pl.Callback):
             raise RefusedError(self._verdict(outcome))
 
     def flush(self) -> None:
+        """Make what is recorded outlive this machine."""
         if self.record is not None:
             self.record.flush()
 
@@ -108,12 +109,11 @@ class Quarantine(pl.Callback):
             self._log(step)
 
     def _publish(self, ledgers: dict[str, Any]) -> None:
-        storage.publish_json(ledger_uri(self.run_uri), {"sources": ledgers, "max_faulty": self._max_faulty})
+        account = {"sources": ledgers, "max_faulty": self._max_faulty}
+        storage.publish_json(ledger_uri(self.run_uri), account)
         try:
             if self.recorder is not None:
-                self.recorder.document(
-                    "data/ledger.json", {"sources": ledgers, "max_faulty": self._max_faulty}
-                )
+                self.recorder.document("data/ledger.json", account)
         except Exception as error:
             report_once(self._complained, "recording the data's ledger", error)
 

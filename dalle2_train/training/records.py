@@ -31,7 +31,7 @@ class JsonLines:
     On a local file system lines are appended as they come; on remote storage the file is replaced at `flush`.
     """
 
-    def __init__(self, uri: str, keeps: Callable[[dict[str, Any]], bool] = lambda line: True) -> None:
+    def __init__(self, uri: str, keeps: Callable[[dict[str, Any]], bool]) -> None:
         self.uri = uri
         kept = [line for line in self._lines() if keeps(json.loads(line))]
         local = storage.local_path(self.uri)

@@ -38,6 +38,7 @@ class Header(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of one row."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
 
@@ -120,5 +121,8 @@ def read_rows(uri: str, header: Header, start: int, stop: int) -> NDArray[Any]:
 
 
 def encodings_dtype(dtype: str) -> str:
-    """Of text encodings: half precision, for they come out of a layer norm, far below its largest number."""
+    """Of the text encodings in a set whose embeddings are kept in `dtype`: half precision.
+
+    They come out of a layer norm, far below its largest number.
+    """
     return BF16 if dtype == BF16 else FP16

@@ -74,6 +74,7 @@ class EmbeddingManifest:
 
     @property
     def num_samples(self) -> int:
+        """Of all parts; those that could not be embedded do not count."""
         return sum(part.num_samples for part in self.parts)
 
     @property
@@ -84,6 +85,7 @@ class EmbeddingManifest:
 
     @property
     def has_text_encodings(self) -> bool:
+        """Whether every sample has its text's embedding, encodings and mask."""
         return all(
             {TEXT_EMBED, TEXT_ENCODINGS, TEXT_MASK} <= set(part.files)
             for part in self.parts

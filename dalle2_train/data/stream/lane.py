@@ -70,8 +70,10 @@ class Lane:
 
     @property
     def cursors(self) -> tuple[int, ...]:
+        """Samples taken so far, per source, damaged ones included."""
         return tuple(track.cursor for track in self.tracks)
 
     @property
     def skipped(self) -> tuple[int, ...]:
+        """Damaged ones among them."""
         return tuple(track.skipped for track in self.tracks)

@@ -22,9 +22,11 @@ class SampleCache:
         self._kept: dict[tuple[int, int], Decoded] = {}
 
     def get(self, source: int, number: int) -> Decoded | None:
+        """The sample, if it is kept."""
         return self._kept.get((source, number))
 
     def keep(self, source: int, number: int, sample: Decoded) -> None:
+        """Keep it, if there is room left."""
         if sample.nbytes <= self._room:
             self._room -= sample.nbytes
             self._kept[source, number] = sample
