@@ -8,7 +8,6 @@ does the trials that are not there yet.
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -20,54 +19,30 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-_SUPPORT = Path(__file__).parents[1] / "support"
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from folders import contents
+from forked import PATIENCE, Forked
+
 RESULTS = Path(__file__).with_suffix(".jsonl")
 NUM_SHARDS = 8
-_PATIENCE = 300.0
-
-
-class Runs:
-    """Embeds in processes that are forked from a server that has imported torch once."""
-
-    def __init__(self) -> None:
-        # The server knows this process's path only by the environment.
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(_SUPPORT), str(_SUPPORT.parents[1])])
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["embed_child"])
-
-    def start(self, name: str, *args: Any) -> Any:
-        process = self._context.Process(target=_call, args=(name, args))
-        process.start()
-        return process
-
-    def finish(self, process: Any) -> None:
-        """Wait for it. One that does not end well: RuntimeError."""
-        process.join(_PATIENCE)
-        if process.exitcode != 0:
-            raise RuntimeError(f"embedding ended with {process.exitcode}")
-
-
-def _call(name: str, args: tuple[Any, ...]) -> None:
-    import embed_child  # pyright: ignore[reportMissingImports] - in the server, which has it already
-
-    getattr(embed_child, name)(*args)
 
 
 class Reference:
     """The set to be embedded, and what an uninterrupted run makes of it."""
 
-    def __init__(self, runs: Runs, folder: Path) -> None:
+    def __init__(self, runs: Forked, folder: Path) -> None:
         self.folder = folder
-        runs.finish(runs.start("write_set", folder))
-        runs.finish(runs.start("embed_set", folder, folder / "whole"))
+        runs.finish([runs.start("write_set", folder)])
+        runs.finish([runs.start("embed_set", folder, folder / "whole")])
         self.files, self.keys = contents(folder / "whole"), keys(folder / "whole")
 
 
-def run_trial(runs: Runs, reference: Reference, to: Path, seed: int) -> dict[str, Any]:
+def run_trial(runs: Forked, reference: Reference, to: Path, seed: int) -> dict[str, Any]:
     """The line of results. "kept" says whether every file and key is that of the uninterrupted run."""
     draws = random.Random(seed)
     kills = [_kill_at_random(runs.start("embed_set", reference.folder, to), to, draws) for _ in range(2)]
-    runs.finish(runs.start("embed_set", reference.folder, to))
+    runs.finish([runs.start("embed_set", reference.folder, to)])
     found = keys(to)
     kept = found == reference.keys and len(set(found)) == len(found) and contents(to) == reference.files
     seen = {"kills": kills, "keys": len(found)}
@@ -75,16 +50,21 @@ def run_trial(runs: Runs, reference: Reference, to: Path, seed: int) -> dict[str
 
 
 def _kill_at_random(process: Any, to: Path, draws: random.Random) -> dict[str, int]:
-    """SIGKILL a moment after a random part is whole, at times before the first; returns which parts were."""
+    """SIGKILL a moment after a random part is whole, at times before the first; returns which parts were.
+
+    One that ended well before its moment is not killed; one that failed by itself: RuntimeError.
+    """
     begun = _num_parts(to)
     wanted, pause = draws.randint(begun, NUM_SHARDS), draws.uniform(0, 0.08)
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + PATIENCE
     while _num_parts(to) < wanted and process.exitcode is None and time.monotonic() < deadline:
         time.sleep(0.001)
     process.join(pause)
     if process.exitcode is None:
         os.kill(process.pid, signal.SIGKILL)
-    process.join(_PATIENCE)
+    process.join(PATIENCE)
+    if process.exitcode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"embedding ended with {process.exitcode} before it was killed")
     return {"from": begun, "wanted": wanted, "reached": _num_parts(to), "exit": process.exitcode}
 
 
@@ -98,18 +78,13 @@ def keys(folder: Path) -> list[str]:
     return [key for table in tables for key in table.column("key").to_pylist()]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file, also what a killed run might have left behind."""
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=20)
     trials = parser.parse_args().trials
     lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
     done = {json.loads(line)["seed"] for line in lines}
-    runs = Runs()
+    runs = Forked("embed_child")
     with tempfile.TemporaryDirectory() as temporary, RESULTS.open("a", buffering=1) as results:
         reference = Reference(runs, Path(temporary) / "set")
         for seed in sorted(set(range(trials)) - done):

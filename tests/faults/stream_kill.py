@@ -8,7 +8,6 @@ stream_kill.jsonl beside this file, a line a trial; started again, it does the t
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -18,41 +17,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-_SUPPORT = Path(__file__).parents[1] / "support"
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from forked import PATIENCE, Forked
+
 RESULTS = Path(__file__).with_suffix(".jsonl")
 NUM_STEPS, EVERY, SECONDS = 150, 4, 0.002
-_PATIENCE = 300.0
 
 
-class Ranks:
-    """Starts functions of `stream_rank` as processes, forked from a server that has imported torch once."""
-
-    def __init__(self) -> None:
-        # The server knows this process's path only by the environment.
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(_SUPPORT), str(_SUPPORT.parents[1])])
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["stream_rank"])
-
-    def start(self, name: str, *args: Any, **options: Any) -> Any:
-        process = self._context.Process(target=_call, args=(name, args, options))
-        process.start()
-        return process
-
-    def finish(self, processes: list[Any]) -> None:
-        """Wait for them. One that does not end well: RuntimeError."""
-        for process in processes:
-            process.join(_PATIENCE)
-            if process.exitcode != 0:
-                raise RuntimeError(f"a rank ended with {process.exitcode}")
-
-
-def _call(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-    import stream_rank  # pyright: ignore[reportMissingImports] - in the server, which has it already
-
-    getattr(stream_rank, name)(*args, **options)
-
-
-def run_trial(ranks: Ranks, sets: Path, folder: Path, seed: int) -> dict[str, Any]:
+def run_trial(ranks: Forked, sets: Path, folder: Path, seed: int) -> dict[str, Any]:
     """The line of results. "kept" says whether the keys of all steps are those of an uninterrupted run."""
     draws = random.Random(seed)
     uri = str(sets / ("mixture.yaml" if seed % 2 else "set"))
@@ -75,7 +48,7 @@ def run_trial(ranks: Ranks, sets: Path, folder: Path, seed: int) -> dict[str, An
     return {"class": "stream-kill", "seed": seed, "done": True, "seen": attempts, "kept": kept}
 
 
-def uninterrupted(ranks: Ranks, sets: Path, uri: str) -> dict[int, dict[int, int]]:
+def uninterrupted(ranks: Forked, sets: Path, uri: str) -> dict[int, dict[int, int]]:
     """The keys of all steps, read by one rank alone; read once and kept."""
     folder = sets / f"uninterrupted-{Path(uri).stem}"
     if not (folder / "done").exists():
@@ -98,7 +71,7 @@ def history(folder: Path, starts: list[int]) -> dict[int, dict[int, int]]:
     return found
 
 
-def _start(ranks: Ranks, folder: Path, attempt: int, uri: str, how: dict[str, int]) -> list[Any]:
+def _start(ranks: Forked, folder: Path, attempt: int, uri: str, how: dict[str, int]) -> list[Any]:
     options = {"workers": how["workers"], "every": EVERY, "seconds": SECONDS}
     return [
         ranks.start("read_as_rank", folder, attempt, rank, how["world_size"], uri, NUM_STEPS, **options)
@@ -109,7 +82,7 @@ def _start(ranks: Ranks, folder: Path, attempt: int, uri: str, how: dict[str, in
 def _kill_at_random(started: list[Any], folder: Path, attempt: int, draws: random.Random, begin: int) -> None:
     """SIGKILL to each, in any order, when they have come to a random step; sometimes before they have begun."""
     step = draws.randrange(begin, NUM_STEPS)
-    deadline = time.monotonic() + (draws.uniform(0, 0.5) if draws.random() < 0.1 else _PATIENCE)
+    deadline = time.monotonic() + (draws.uniform(0, 0.5) if draws.random() < 0.1 else PATIENCE)
     while _reached(folder, attempt) < step and time.monotonic() < deadline:
         if all(process.exitcode is not None for process in started):
             raise RuntimeError("the ranks ended before they were killed")
@@ -119,7 +92,7 @@ def _kill_at_random(started: list[Any], folder: Path, attempt: int, draws: rando
         os.kill(process.pid, signal.SIGKILL)
         time.sleep(draws.uniform(0, 0.005))
     for process in started:
-        process.join(_PATIENCE)
+        process.join(PATIENCE)
 
 
 def _committed(folder: Path) -> int:
@@ -142,7 +115,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=50)
     trials = parser.parse_args().trials
     done = {line["seed"] for line in _lines(RESULTS) if line["done"]} if RESULTS.exists() else set()
-    ranks = Ranks()
+    ranks = Forked("stream_rank")
     with tempfile.TemporaryDirectory() as temporary, RESULTS.open("a", buffering=1) as results:
         sets = Path(temporary) / "sets"
         ranks.finish([ranks.start("write_sets", sets)])

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from stream_kill import NUM_STEPS, RESULTS, Ranks, history, run_trial
+from forked import Forked
+from stream_kill import NUM_STEPS, RESULTS, history, run_trial
 
 
 @pytest.mark.system
 def test_killed_and_resized_runs_read_the_same_keys(tmp_path: Path):
-    ranks = Ranks()
+    ranks = Forked("stream_rank")
     ranks.finish([ranks.start("write_sets", tmp_path / "sets")])
     for seed in (1000, 1001, 1002):
         folder = tmp_path / f"{seed}"

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from embed_child import NUM_SHARDS, refuse_3, write_set
+from folders import contents
 
 from dalle2_train.data.shards.index import index
 from dalle2_train.data.shards.manifest import load
@@ -38,10 +39,6 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("set")
     write_set(folder)
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_actors_embed_what_one_process_does_though_one_is_killed(folder: Path, tmp_path: Path):

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from folders import contents
 
 from dalle2_train.data.embed.encoding import Embedded
 from dalle2_train.data.embeddings.layout import EmbeddingManifest, load, read_covariance
@@ -16,10 +17,6 @@ from dalle2_train.errors import InputError, RefusedError
 
 MakeSet = Callable[..., str]
 Embed = Callable[..., EmbeddingManifest]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def odd_numbers(images: torch.Tensor, captions: list[str]) -> Embedded:
