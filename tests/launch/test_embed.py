@@ -10,13 +10,14 @@ import torch
 from tiny_clip import CONFIG, save_tiny_clip
 from toy_training import losses
 
+from dalle2_train.checkpoints import open_model
 from dalle2_train.cli import main
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.pictures.decode import decode_image
 from dalle2_train.data.samples.pipeline import pipeline
 from dalle2_train.data.stream.batches import PriorBatch, PriorTokenBatch
 from dalle2_train.data.stream.stream import Stream
-from dalle2_train.encoders import load_clip, tokenize
+from dalle2_train.encoders import load_clip
 from dalle2_train.errors import InputError
 from dalle2_train.launch import check, train
 from dalle2_train.launch.embed import embed, index_foreign
@@ -99,8 +100,6 @@ def test_the_prior_trains_on_embeddings_without_shards(make_job, shards, embeddi
 
 
 def test_the_clip_is_no_part_of_what_is_trained(make_job, embeddings):
-    from dalle2_train.checkpoints import open_model
-
     job = make_job("run", *SIZES, family="prior", data=embeddings["fp16"])
     train(job)
     assert not [name for name in open_model(job.run_uri)[1] if "text_model" in name]
@@ -142,7 +141,6 @@ def test_embeddings_of_another_program_are_taken_up(make_job, clip, embeddings, 
     for job in jobs:
         train(job)
     assert losses(jobs[0].run_uri) == losses(jobs[1].run_uri)
-    assert tokenize(load_clip(clip).tokenizer, ["picture 1"])[0].shape == (1, 8)
 
 
 def test_a_dry_run_neither_embeds_nor_indexes(shards, clip, tmp_path, capsys):

@@ -55,6 +55,7 @@ def test_leaving_while_large_chunks_are_handed_over_does_not_hang(uri: str):
         with closing(open_uneven(uri, 0, 1, num_workers=2, image_size=128)) as stream:
             next(iter(stream))
             time.sleep(0.005 * pause)
+        assert not ours()
 
 
 def leave_by_close(stream, iterator) -> None:
