@@ -21,6 +21,7 @@ _THEIR_EMBEDDINGS = "embeddings and captions, embedding-reader"
 
 def main() -> int:
     """Prints a table and writes the JSON; 1 where a promise is not kept."""
+    # Long, for it is one list of contenders, and one of what is promised of them.
     # Here, because spawned loader workers import this module anew, and start as soon as in training.
     from benchmarks import decoders, photographs, streams, vectors
     from benchmarks.measure import Company, Promise, alternate, circumstances, table

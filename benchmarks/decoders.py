@@ -69,10 +69,12 @@ def processes(number: int, pictures: Sequence[bytes]) -> Iterator[Callable[[Deco
             ours.recv()
         return len(pictures) / (time.perf_counter() - start)
 
-    yield run
-    for (ours, _), worker in zip(pipes, workers, strict=True):
-        ours.send(None)
-        worker.join()
+    try:
+        yield run
+    finally:
+        for (ours, _), worker in zip(pipes, workers, strict=True):
+            ours.send(None)
+            worker.join()
 
 
 def _serve(pipe: Connection, pictures: list[bytes]) -> None:

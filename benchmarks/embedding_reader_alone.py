@@ -28,4 +28,5 @@ def main() -> None:
             print(rows / (time.perf_counter() - start))
 
 
-main()
+if __name__ == "__main__":
+    main()
