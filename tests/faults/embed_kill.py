@@ -8,7 +8,6 @@ does the trials that are not there yet.
 
 import argparse
 import json
-import os
 import random
 import signal
 import sys
@@ -61,7 +60,7 @@ def _kill_at_random(process: Any, to: Path, draws: random.Random) -> dict[str, i
         time.sleep(0.001)
     process.join(pause)
     if process.exitcode is None:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
     process.join(PATIENCE)
     if process.exitcode not in (0, -signal.SIGKILL):
         raise RuntimeError(f"embedding ended with {process.exitcode} before it was killed")

@@ -8,9 +8,7 @@ stream_kill.jsonl beside this file, a line a trial; started again, it does the t
 
 import argparse
 import json
-import os
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -84,12 +82,13 @@ def _kill_at_random(started: list[Any], folder: Path, attempt: int, draws: rando
     step = draws.randrange(begin, NUM_STEPS)
     deadline = time.monotonic() + (draws.uniform(0, 0.5) if draws.random() < 0.1 else PATIENCE)
     while _reached(folder, attempt) < step and time.monotonic() < deadline:
-        if all(process.exitcode is not None for process in started):
+        # They may have come to the step, and ended, since it was looked.
+        if all(process.exitcode is not None for process in started) and _reached(folder, attempt) < step:
             raise RuntimeError("the ranks ended before they were killed")
         time.sleep(0.001)
     time.sleep(draws.uniform(0, 0.01))
     for process in draws.sample(started, len(started)):
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         time.sleep(draws.uniform(0, 0.005))
     for process in started:
         process.join(PATIENCE)
