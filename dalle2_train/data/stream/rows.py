@@ -112,6 +112,7 @@ def _by_lane(lanes: Sequence[list[tuple[NDArray, NDArray[np.intp]]]]) -> NDArray
     for lane, pieces in enumerate(lanes):
         turn = 0
         for column, at in pieces:
+            # "clip": whatever else would first copy the rows aside; all of `at` lie within.
             np.take(column, at, axis=0, out=found[lane, turn : turn + len(at)], mode="clip")
             turn += len(at)
     return found
