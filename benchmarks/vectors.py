@@ -20,7 +20,7 @@ from dalle2_train.data.stream.stream import Stream
 
 EMBED_DIM, PARTS, ROWS_PER_PART, BATCH = 768, 2, 100_000, 1024
 """Of CLIP's ViT-L/14, in half precision, as clip-retrieval writes them."""
-CONFIG = DataConfig(num_workers=0, cache_megabytes=0, block_size=256)
+CONFIG = DataConfig(num_workers=0, cache_megabytes=0, block_size=1024)
 _TURN = CONFIG.block_size * CONFIG.num_lanes // BATCH
 _TEXT_LENGTH = 77
 
