@@ -149,6 +149,8 @@ def test_a_cut_shard_is_refused_by_name(
         (["recipes", "clip/huge"], "clip/huge"),
         (["shards", "ingest", "nowhere:x", "--to", "TMP/s"], "nowhere:x"),
         (["shards", "index", "TMP/none"], "TMP/none"),
+        (["shards", "stats", "TMP/mixture.yaml"], "one by one"),
+        (["shards", "check", __file__], "no .tar"),
         (["shards", "index", "TMP", "--tracking", "TMP/t.db"], "--clip"),
         (["runs", "--storage", "TMP", "none"], "TMP/none"),
         (["runs", "--storage", "TMP", "--stop"], "--stop"),

@@ -8,6 +8,7 @@ import re
 from braceexpand import braceexpand
 
 from dalle2_train import storage
+from dalle2_train.errors import InputError
 from dalle2_train.storage import Stat
 
 _PATTERN = re.compile(r"[*?\[{]")
@@ -24,6 +25,7 @@ def shard_uris(uri: str) -> list[str]:
         return sorted(set(found))
     if uri.endswith(".tar"):
         return [storage.absolute(uri)]
+    _refuse_file(uri)
     return list(storage.list_folder(uri, ".tar"))
 
 
@@ -42,6 +44,7 @@ def is_folder(uri: str) -> bool:
 def home_of(uri: str) -> str:
     """The folder of the manifest: a folder is its own home; a pattern has one beside its shards."""
     if is_folder(uri):
+        _refuse_file(uri)
         return storage.absolute(uri)
     whole = storage.absolute(uri)
     fixed = _PATTERN.split(whole, maxsplit=1)[0].rsplit("/", 1)[0]
@@ -52,6 +55,17 @@ def relative_to(home: str, tar: str) -> str:
     """`tar` as the manifest in `home` names it: the file's name where it lies in that folder, else its whole URI."""
     folder, _, name = tar.rpartition("/")
     return name if folder == home else tar
+
+
+def _refuse_file(uri: str) -> None:
+    """InputError for a file that is no tar, a mixture's among them."""
+    if uri.endswith((".yaml", ".yml")):
+        raise InputError(f"{uri}: is a mixture, which training alone reads; give its sources one by one")
+    path = storage.local_path(uri)
+    if path is not None and path.is_file():
+        raise InputError(
+            f"{uri}: is a file and no .tar; give a folder of shards, a tar, or a pattern of tars"
+        )
 
 
 def _is_pattern(uri: str) -> bool:

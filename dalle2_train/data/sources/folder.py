@@ -87,7 +87,7 @@ def records(found: list[Pair]) -> Iterator[Record]:
         if image is None or problems:
             continue
         fields = {
-            "url": pair.name,
+            "file": pair.name,
             "source": "folder",
             "split": pair.split,
             "original_width": image.width,

@@ -64,6 +64,8 @@ class Stats:
     uri: str
     num_shards: int
     num_samples: int
+    damaged_shards: dict[str, int]
+    """What is wrong with a tar, missing among it → shards."""
     numbers: tuple[Distribution, ...]
     words: tuple[Words, ...]
     untold: tuple[str, ...]
@@ -96,6 +98,7 @@ def stats(uri: str, config: StatsConfig = StatsConfig()) -> Stats:
         uri=storage.absolute(uri),
         num_shards=len(shards),
         num_samples=count,
+        damaged_shards=dict(Counter(s.problem for s in shards.manifest.shards if s.problem is not None)),
         numbers=tuple(one for one in found if one.told),
         words=tuple(one for one in told_words if one.told),
         untold=tuple(one.name for one in (*found, *told_words) if not one.told),

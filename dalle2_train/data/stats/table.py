@@ -11,6 +11,9 @@ _NUM_WORDS = 8
 def table(found: Stats) -> str:
     """Lines of text: a row a number, a line for each kind of words, and the ledger."""
     lines = [f"{found.uri}: {found.num_samples:,} samples in {found.num_shards:,} shards"]
+    lines += [
+        f"of the shards {count:,} {kind}: see `shards check`" for kind, count in found.damaged_shards.items()
+    ]
     lines.append(f"{'':<16} {'told':>12} {'min':>10} {'median':>10} {'mean':>10} {'max':>10}")
     for one in found.numbers:
         values = " ".join(f"{number(value):>10}" for value in (one.min, one.median, one.mean, one.max))

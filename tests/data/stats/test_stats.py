@@ -158,3 +158,10 @@ def test_an_older_index_has_no_formats(make_set: Callable[..., str], tmp_path: P
     (file,) = Path(uri, "index").iterdir()
     pq.write_table(pq.read_table(file).drop_columns(["format", "nsfw_score"]), file)
     assert {"format", "nsfw_score"} <= set(stats(uri).untold)
+
+
+def test_a_shard_that_is_missing_is_named(make_set, tmp_path: Path):
+    make_set(20, 10)
+    found = stats(f"{tmp_path}/set/{{00000..00002}}.tar")
+    assert found.damaged_shards == {"missing": 1}
+    assert "of the shards 1 missing" in table(found)
