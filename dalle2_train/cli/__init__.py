@@ -21,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
     )
+    for chatty in ("aiobotocore", "botocore"):  # they tell at every start where credentials were found
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         outcome: Outcome = args.run(args)
     except tuple(EXIT_CODES) as error:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dalle2_train.errors import InputError
 from dalle2_train.storage.places import absolute, can_list, full_uri, local_path, open_fs
-from dalle2_train.storage.retry import MissingError, RefusedAccessError, patiently
+from dalle2_train.storage.retry import MissingError, RefusedAccessError, http_status, patiently
 from dalle2_train.storage.staging import TEMPORARY
 
 _REQUESTS_AT_ONCE = 16
@@ -39,7 +39,9 @@ def exists(uri: str) -> bool:
         patiently(uri, lambda: fs.info(remote))
     except MissingError:
         return False
-    except RefusedAccessError:
+    except RefusedAccessError as error:
+        if http_status(error) is None:
+            raise  # nobody was asked: there are no credentials
         return False  # without leave to list, S3 answers so for what is not there
     return True
 
