@@ -4,15 +4,17 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import contrastive_rank
 import pytest
+import tiny_clip
 import torch
 from families import random, random_pictures, train
 
 from dalle2_train.data.stream.batches import ClipBatch
-from dalle2_train.encoders import ClipConfig, build_clip, load_clip, tokenize, train_tokenizer
+from dalle2_train.encoders import build_clip, load_clip, tokenize, train_tokenizer
 from dalle2_train.encoders.pixels import to_pixel_values
 from dalle2_train.errors import InputError
 from dalle2_train.training.clip import ClipModelConfig, ClipModule
@@ -29,20 +31,7 @@ CAPTIONS = [
     "pig nose",
     "the moon",
 ]
-CONFIG = ClipModelConfig(
-    encoder=ClipConfig(
-        embed_dim=32,
-        context_length=12,
-        vocab_size=600,
-        text_depth=1,
-        text_heads=2,
-        image_size=16,
-        patch_size=8,
-        vision_width=32,
-        vision_depth=1,
-        vision_heads=2,
-    )
-)
+CONFIG = ClipModelConfig(encoder=replace(tiny_clip.CONFIG, context_length=12))
 TRAINING = TrainingConfig(num_steps=10, global_batch_size=8)
 
 
