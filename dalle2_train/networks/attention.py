@@ -1,6 +1,6 @@
 """Attention over tokens (the prior) and over pixels with extra context (the decoder).
 
-B batch, N tokens, D width, C channels, H W pixels, M context tokens, K context width.
+B batch, N tokens, D width, C channels, H W pixels, M context or memory tokens, K context width.
 """
 
 from collections import OrderedDict
@@ -30,8 +30,8 @@ def merge_heads(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).flatten(2)
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with biased projections; the parameter names of diffusers' `Attention`."""
+class _Attention(nn.Module):
+    """Multi-head attention with biased projections; the parameter names of diffusers' `Attention`."""
 
     def __init__(self, width: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -41,11 +41,28 @@ class SelfAttention(nn.Module):
         self.to_v = nn.Linear(width, width)
         self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
-    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """`tokens` (B, N, D); `bias` broadcastable to (B, heads, N, N), added to the scores. Returns (B, N, D)."""
-        q, k, v = (split_heads(to(tokens), self.num_heads) for to in (self.to_q, self.to_k, self.to_v))
+    def attend(self, tokens: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+        """`tokens` (B, N, D) look at `memory` (B, M, D); `bias` broadcastable to (B, heads, N, M)."""
+        sources = ((self.to_q, tokens), (self.to_k, memory), (self.to_v, memory))
+        q, k, v = (split_heads(to(source), self.num_heads) for to, source in sources)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))  # (B, heads, N, d)
         return self.to_out(merge_heads(attended))  # (B, N, D)
+
+
+class SelfAttention(_Attention):
+    """Tokens look at one another."""
+
+    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        """`tokens` (B, N, D); `bias` broadcastable to (B, heads, N, N), added to the scores. Returns (B, N, D)."""
+        return self.attend(tokens, tokens, bias)
+
+
+class CrossAttention(_Attention):
+    """Tokens look at a memory of their own width, such as an encoded text."""
+
+    def forward(self, tokens: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+        """`tokens` (B, N, D), `memory` (B, M, D); `bias` broadcastable to (B, heads, N, M). Returns (B, N, D)."""
+        return self.attend(tokens, memory, bias)
 
 
 class FeedForward(nn.Module):

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dalle2_train.errors import InputError
-from dalle2_train.networks.attention import HIDDEN, FeedForward, SelfAttention, visibility_bias
+from dalle2_train.networks.attention import HIDDEN, visibility_bias
 from dalle2_train.networks.checks import check_dropout, check_positive
 from dalle2_train.networks.embeddings import TimestepEmbedding
 from dalle2_train.networks.init import zero_init
+from dalle2_train.networks.transformer import TransformerBlock, init_transformer
 
 NUM_ADDED_TOKENS = 4  # text embedding, time, noised image embedding, query
 
@@ -48,21 +49,6 @@ class PriorConfig:
         return self.num_heads * self.head_dim
 
 
-class PriorBlock(nn.Module):
-    """Pre-norm Transformer block; the parameter names of diffusers' `BasicTransformerBlock`, which has no norm2."""
-
-    def __init__(self, config: PriorConfig) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(config.width)
-        self.attn1 = SelfAttention(config.width, config.num_heads, config.dropout)
-        self.norm3 = nn.LayerNorm(config.width)
-        self.ff = FeedForward(config.width, config.dropout)
-
-    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        tokens = tokens + self.attn1(self.norm1(tokens), bias)  # (B, N, D)
-        return tokens + self.ff(self.norm3(tokens))  # (B, N, D)
-
-
 class Prior(nn.Module):
     """Predicts the image embedding, normalised, from its noised self and the caption.
 
@@ -84,7 +70,9 @@ class Prior(nn.Module):
         self.encoder_hidden_states_proj = nn.Linear(config.embed_dim, width)
         self.positional_embedding = nn.Parameter(torch.zeros(1, num_tokens, width))
         self.prd_embedding = nn.Parameter(torch.zeros(1, 1, width))
-        self.transformer_blocks = nn.ModuleList(PriorBlock(config) for _ in range(config.depth))
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(width, config.num_heads, config.dropout) for _ in range(config.depth)
+        )
         self.norm_out = nn.LayerNorm(width)
         self.proj_to_clip_embeddings = nn.Linear(width, config.embed_dim)
         causal = torch.full((num_tokens, num_tokens), HIDDEN).triu(1)
@@ -94,15 +82,8 @@ class Prior(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """CLIP's initialisation (Radford et al. 2021): normal with 1/√fan-in, what enters the residual stream also
-        divided by √(2 depth); the last layer is zero, so that the first prediction is the mean embedding."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=module.in_features**-0.5)
-                nn.init.zeros_(module.bias)
-        for name, weight in self.transformer_blocks.named_parameters():
-            if name.endswith(("attn1.to_out.0.weight", "ff.net.2.weight")):
-                nn.init.normal_(weight, std=(2 * self.config.depth * weight.shape[1]) ** -0.5)
+        """`init_transformer`; the last layer is zero, so that the first prediction is the mean embedding."""
+        init_transformer(self, self.config.depth)
         nn.init.normal_(self.positional_embedding, std=0.01)
         nn.init.normal_(self.prd_embedding, std=0.02)
         zero_init(self.proj_to_clip_embeddings)
