@@ -3,7 +3,12 @@
 import sys
 
 from dalle2_train.evaluation import EvaluationConfig
-from dalle2_train.generation.pipeline import GenerationConfig
+from dalle2_train.generation.config import (
+    DecoderStageConfig,
+    GenerationConfig,
+    PriorStageConfig,
+    UpsamplerStageConfig,
+)
 from pipelines.quickstart import Plan, main
 
 EMOJI = Plan(
@@ -11,13 +16,9 @@ EMOJI = Plan(
     recipes={family: f"{family}/small" for family in ("clip", "prior", "decoder", "upsampler")},
     workers={"clip": 0, "prior": 2, "decoder": 0, "upsampler": 0},
     sampler=GenerationConfig(
-        prior_num_steps=20,
-        decoder_num_steps=25,
-        upsampler_num_steps=5,
-        prior_guidance_scale=1.0,
-        decoder_guidance_scale=2.0,
-        sampler="ddim",
-        eta=1.0,
+        prior=PriorStageConfig("ddim", 20, eta=1.0, guidance_scale=1.0),
+        decoder=DecoderStageConfig("ddim", 25, eta=1.0, guidance_scale=2.0),
+        upsampler=UpsamplerStageConfig("ddim", 5, eta=1.0),
     ),
     evaluation=EvaluationConfig(),
     model="emoji-small",

@@ -19,8 +19,13 @@ from dalle2_train.errors import EXIT_CODES, INTERRUPTED, exit_code
 from dalle2_train.evaluation import EvaluationConfig, EvaluationReport, read_report, table, verified_digest
 from dalle2_train.export.diffusers_folder import DiffusersExport, export_diffusers
 from dalle2_train.export.release import Release, export_release
+from dalle2_train.generation.config import (
+    DecoderStageConfig,
+    GenerationConfig,
+    PriorStageConfig,
+    UpsamplerStageConfig,
+)
 from dalle2_train.generation.load import load_unclip
-from dalle2_train.generation.pipeline import GenerationConfig
 from dalle2_train.launch import TrainJob, train
 from dalle2_train.launch.embed import embed
 from dalle2_train.promotion import PromotionDecision, promote
@@ -54,13 +59,9 @@ QUICKSTART = Plan(
     recipes={family: f"{family}/tiny" for family in ("clip", "prior", "decoder", "upsampler")},
     workers={"clip": 0, "prior": 2, "decoder": 0, "upsampler": 0},
     sampler=GenerationConfig(
-        prior_num_steps=20,
-        decoder_num_steps=20,
-        upsampler_num_steps=5,
-        prior_guidance_scale=1.0,
-        decoder_guidance_scale=2.0,
-        sampler="ddim",
-        eta=1.0,
+        prior=PriorStageConfig("ddim", 20, eta=1.0, guidance_scale=1.0),
+        decoder=DecoderStageConfig("ddim", 20, eta=1.0, guidance_scale=2.0),
+        upsampler=UpsamplerStageConfig("ddim", 5, eta=1.0),
     ),
     evaluation=EvaluationConfig(num_queries=100, scale=()),
     model="emoji-tiny",

@@ -29,7 +29,7 @@ def add_commands(commands: Any) -> None:
     evaluate.add_argument("--data", required=True, metavar="URI", help="folder of shards")
     evaluate.add_argument("--to", metavar="URI", help="folder for the report (default: MODEL/evaluation)")
     add_settings(
-        evaluate, "the evaluation, for instance evaluation.num_queries=50 or generation.decoder_num_steps=50"
+        evaluate, "the evaluation, for instance evaluation.num_queries=50 or generation.decoder.num_steps=50"
     )
 
     promote = add_command(
@@ -58,7 +58,7 @@ def add_commands(commands: Any) -> None:
     )
     sample.add_argument("--to", required=True, metavar="PNG", help="the picture: one, or a labelled grid")
     sample.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
-    add_settings(sample, "the generation, for instance generation.decoder_guidance_scale=2")
+    add_settings(sample, "the generation, for instance generation.decoder.guidance_scale=2")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
@@ -71,8 +71,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 def _evaluate(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import build
     from dalle2_train.evaluation import EvaluationConfig, table
+    from dalle2_train.generation.config import GenerationConfig
     from dalle2_train.generation.load import load_unclip
-    from dalle2_train.generation.pipeline import GenerationConfig
     from dalle2_train.workflow.progress import on_a_line
     from dalle2_train.workflow.steps import evaluate_unclip, image_size
 
@@ -166,8 +166,8 @@ def _export(args: argparse.Namespace) -> Outcome:
 def _sample(args: argparse.Namespace) -> Outcome:
     from dalle2_train import storage
     from dalle2_train.config import build
+    from dalle2_train.generation.config import GenerationConfig
     from dalle2_train.generation.load import load_unclip
-    from dalle2_train.generation.pipeline import GenerationConfig
     from dalle2_train.workflow.progress import on_a_line
     from dalle2_train.workflow.steps import sample_grid
 

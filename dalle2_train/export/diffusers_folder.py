@@ -23,8 +23,8 @@ from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.export.proof import PROOF_CONFIG, prove
 from dalle2_train.export.release import diffusion_parts, model_digests
 from dalle2_train.export.staging import check_free, file_names, refuse_damage, staged
+from dalle2_train.generation.config import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE, GenerationConfig
 from dalle2_train.generation.load import Part, Unclip, load_unclip
-from dalle2_train.generation.pipeline import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE, GenerationConfig
 from dalle2_train.networks import decoder, prior, upsampler
 
 EXPORT_REPORT = "export.json"

@@ -20,15 +20,26 @@ from dalle2_train import storage
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.errors import RefusedError
 from dalle2_train.export.release import diffusion_parts
+from dalle2_train.generation.config import (
+    DecoderStageConfig,
+    GenerationConfig,
+    PriorStageConfig,
+    UpsamplerStageConfig,
+)
 from dalle2_train.generation.load import Unclip
-from dalle2_train.generation.pipeline import Draws, GenerationConfig, generate_stages
+from dalle2_train.generation.noise import Draws
+from dalle2_train.generation.pipeline import generate_stages
 
 TOLERANCE = 1e-6
 """Largest difference of a pixel in [0, 1] that counts as rounding. Both draw in float64, whose own is 1e-16: the
 sampler's first step multiplies it by up to √(ᾱ_before / ᾱ_T), 7700 for 5 steps, which in float32 can show in a picture
 although the models are equal."""
 
-PROOF_CONFIG = GenerationConfig(prior_num_steps=5, decoder_num_steps=5, upsampler_num_steps=5)
+PROOF_CONFIG = GenerationConfig(
+    prior=PriorStageConfig(num_steps=5),
+    decoder=DecoderStageConfig(num_steps=5),
+    upsampler=UpsamplerStageConfig(num_steps=5),
+)
 
 _SCRIPT = Path(__file__).with_name("draw_with_diffusers.py")
 _MINUTES = 60
@@ -95,11 +106,11 @@ def _request(prompts: Sequence[str], config: GenerationConfig) -> dict[str, obje
     """The arguments of UnCLIPPipeline.__call__."""
     return {
         "prompt": list(prompts),
-        "prior_num_inference_steps": config.prior_num_steps,
-        "decoder_num_inference_steps": config.decoder_num_steps,
-        "super_res_num_inference_steps": config.upsampler_num_steps,
-        "prior_guidance_scale": config.prior_guidance_scale,
-        "decoder_guidance_scale": config.decoder_guidance_scale,
+        "prior_num_inference_steps": config.prior.num_steps,
+        "decoder_num_inference_steps": config.decoder.num_steps,
+        "super_res_num_inference_steps": config.upsampler.num_steps,
+        "prior_guidance_scale": config.prior.guidance_scale,
+        "decoder_guidance_scale": config.decoder.guidance_scale,
     }
 
 
@@ -108,9 +119,9 @@ def _noise(unclip: Unclip, num_prompts: int, config: GenerationConfig) -> dict[s
     assert unclip.upsampler is not None
     small, large = unclip.decoder.network.config.image_size, unclip.upsampler.network.config.high_size
     stages = [
-        ("prior", "prior_latents", (unclip.prior.network.config.embed_dim,), config.prior_num_steps),
-        ("decoder", "decoder_latents", (3, small, small), config.decoder_num_steps),
-        ("upsampler", "super_res_latents", (3, large, large), config.upsampler_num_steps),
+        ("prior", "prior_latents", (unclip.prior.network.config.embed_dim,), config.prior.num_steps),
+        ("decoder", "decoder_latents", (3, small, small), config.decoder.num_steps),
+        ("upsampler", "super_res_latents", (3, large, large), config.upsampler.num_steps),
     ]
     draws = Draws(0, torch.arange(num_prompts))
     noise: dict[str, Tensor] = {}

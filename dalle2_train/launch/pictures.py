@@ -18,8 +18,9 @@ from dalle2_train.diffusion.guidance import guide
 from dalle2_train.diffusion.samplers import SamplerConfig, sample
 from dalle2_train.encoders.encoder import ClipEncoder, TextFeatures
 from dalle2_train.errors import InputError
+from dalle2_train.generation.config import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE
 from dalle2_train.generation.grid import compare
-from dalle2_train.generation.pipeline import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE, to_uint8
+from dalle2_train.generation.pipeline import to_uint8
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.networks.upsampler import enlarge
 from dalle2_train.training.base import UnclipModule

@@ -15,9 +15,10 @@ from dalle2_train.evaluation import (
     write_evaluation,
 )
 from dalle2_train.evaluation.report import SPLITS
+from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.grid import grid
 from dalle2_train.generation.load import Unclip, load_unclip
-from dalle2_train.generation.pipeline import GenerationConfig, generate
+from dalle2_train.generation.pipeline import generate
 
 Progress = Callable[[str, int, int], None]
 """(what, done, total)."""

@@ -27,8 +27,8 @@ DECODER = ("model.network.embed_dim=32", "model.network.channels=[8,16]", "model
            "model.network.head_dim=8", "model.network.time_dim=32")  # fmt: skip
 UPSAMPLER = ("model.network.channels=[8,8]",)
 TRAINING = ("training.num_steps=3", "training.global_batch_size=8", "training.num_threads=1")
-SAMPLER = ("prior_num_steps=2", "decoder_num_steps=2", "upsampler_num_steps=1", "prior_guidance_scale=1",
-           "decoder_guidance_scale=1")  # fmt: skip
+SAMPLER = ("prior.num_steps=2", "decoder.num_steps=2", "upsampler.num_steps=1", "prior.guidance_scale=1",
+           "decoder.guidance_scale=1")  # fmt: skip
 
 
 def draw(folder: Path) -> None:

@@ -13,10 +13,20 @@ from dalle2_train.checkpoints import open_model
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.export import Release, export_release
+from dalle2_train.generation.config import (
+    DecoderStageConfig,
+    GenerationConfig,
+    PriorStageConfig,
+    UpsamplerStageConfig,
+)
 from dalle2_train.generation.load import load_unclip
-from dalle2_train.generation.pipeline import GenerationConfig, generate
+from dalle2_train.generation.pipeline import generate
 
-FAST = GenerationConfig(prior_num_steps=3, decoder_num_steps=3, upsampler_num_steps=2)
+FAST = GenerationConfig(
+    prior=PriorStageConfig(num_steps=3),
+    decoder=DecoderStageConfig(num_steps=3),
+    upsampler=UpsamplerStageConfig(num_steps=2),
+)
 
 
 @pytest.fixture(scope="module")

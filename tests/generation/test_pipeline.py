@@ -6,10 +6,20 @@ import pytest
 import torch
 
 from dalle2_train.errors import InputError
+from dalle2_train.generation.config import (
+    DecoderStageConfig,
+    GenerationConfig,
+    PriorStageConfig,
+    UpsamplerStageConfig,
+)
 from dalle2_train.generation.load import Unclip
-from dalle2_train.generation.pipeline import GenerationConfig, generate, generate_stages, to_uint8
+from dalle2_train.generation.pipeline import generate, generate_stages, to_uint8
 
-FAST = GenerationConfig(prior_num_steps=3, decoder_num_steps=3, upsampler_num_steps=2)
+FAST = GenerationConfig(
+    prior=PriorStageConfig(num_steps=3),
+    decoder=DecoderStageConfig(num_steps=3),
+    upsampler=UpsamplerStageConfig(num_steps=2),
+)
 PROMPTS = ["a red heart", "a small cat", "", "the moon"]
 TOLERANCE = 1e-3  # float32, amplified by random weights and guidance
 
@@ -18,6 +28,14 @@ def image_of(
     unclip: Unclip, prompts: list[str], seed: int = 0, config: GenerationConfig = FAST
 ) -> torch.Tensor:
     return torch.cat([stages.image for stages in generate_stages(unclip, prompts, seed, config)])
+
+
+def guided_by(config: GenerationConfig, scale: float) -> GenerationConfig:
+    return replace(
+        config,
+        prior=replace(config.prior, guidance_scale=scale),
+        decoder=replace(config.decoder, guidance_scale=scale),
+    )
 
 
 def test_batches_change_nothing(unclip: Unclip):
@@ -38,15 +56,16 @@ def test_noise_belongs_to_the_place_in_the_list_and_to_the_seed(unclip: Unclip):
 @pytest.mark.parametrize("stage", ["prior", "decoder"])
 def test_guidance_of_almost_one_is_no_guidance(unclip: Unclip, stage: str):
     """The formula with both halves meets the single forward where they must be equal."""
-    plain = replace(FAST, prior_guidance_scale=1.0, decoder_guidance_scale=1.0)
-    close = replace(plain, **{f"{stage}_guidance_scale": 1 + 1e-6})
+    plain = guided_by(FAST, 1.0)
+    close = replace(plain, **{stage: replace(getattr(plain, stage), guidance_scale=1 + 1e-6)})
     torch.testing.assert_close(image_of(unclip, PROMPTS, config=close), image_of(unclip, PROMPTS, config=plain),
                                atol=TOLERANCE, rtol=0)  # fmt: skip
 
 
 def test_guidance_of_zero_forgets_the_text(unclip: Unclip):
     """Only the learned variance, which is not guided, still sees it; so it is left out by ddim."""
-    config = replace(FAST, prior_guidance_scale=0.0, decoder_guidance_scale=0.0, sampler="ddim")
+    config = guided_by(FAST, 0.0)
+    config = replace(config, decoder=replace(config.decoder, sampler="ddim"))
     one, other = (
         image_of(unclip, ["a red heart"], config=config),
         image_of(unclip, ["the moon"], config=config),
@@ -78,9 +97,5 @@ def test_rounding_is_to_the_nearest_of_256():
 def test_bad_requests(unclip: Unclip):
     with pytest.raises(InputError, match="no prompt"):
         generate(unclip, [])
-    with pytest.raises(InputError, match="decoder_num_steps=0"):
-        GenerationConfig(decoder_num_steps=0)
-    with pytest.raises(InputError, match="guidance_scale=-1"):
-        GenerationConfig(prior_guidance_scale=-1)
-    with pytest.raises(InputError, match="prior_num_steps=1001: the prior was trained with 1000"):
-        generate(unclip, ["a"], 0, replace(FAST, prior_num_steps=1001))
+    with pytest.raises(InputError, match=r"prior\.num_steps=1001: the prior was trained with 1000"):
+        generate(unclip, ["a"], 0, replace(FAST, prior=PriorStageConfig(num_steps=1001)))

@@ -1,0 +1,39 @@
+"""Image embedding → small picture.
+
+Legend: B prompts, E embedding, H W the picture's size.
+"""
+
+import torch
+from torch import Tensor
+
+from dalle2_train.encoders.encoder import TextFeatures
+from dalle2_train.generation.config import DecoderStageConfig
+from dalle2_train.generation.halves import both_halves, guided, twice
+from dalle2_train.generation.load import Part
+from dalle2_train.generation.noise import Draws
+from dalle2_train.generation.stage import Tick, run_stage
+from dalle2_train.networks.decoder import Decoder
+
+
+def run_decoder(
+    part: Part[Decoder],
+    image_embed: Tensor,
+    text: TextFeatures,
+    null_text: TextFeatures,
+    draws: Draws,
+    config: DecoderStageConfig,
+    tick: Tick,
+) -> Tensor:
+    """Image embeddings (B, E) and text features (B) → small pictures (B, 3, H, W) in [-1, 1]."""
+    network, scale = part.network, config.guidance_scale
+    both = both_halves(text, null_text, scale)  # (2B, …) or (B, …)
+    if scale != 1:
+        image_embed = torch.cat([network.null_image_embed.expand_as(image_embed), image_embed])
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        prediction = network(*twice(x_t, t, scale), image_embed, *both)  # (2B, 6, H, W)
+        # The variance is the conditional half's, unguided.
+        return guided(prediction, scale, num_guided=3)  # (B, 6, H, W)
+
+    shape = (3, network.config.image_size, network.config.image_size)
+    return run_stage(part, "decoder", denoise, shape, config, draws, tick).clamp(-1, 1)

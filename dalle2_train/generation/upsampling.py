@@ -1,0 +1,30 @@
+"""Picture → larger picture.
+
+Legend: B prompts, h w and H W the small and the large size.
+"""
+
+from torch import Tensor
+
+from dalle2_train.generation.config import UpsamplerStageConfig
+from dalle2_train.generation.load import Part
+from dalle2_train.generation.noise import Draws
+from dalle2_train.generation.stage import Tick, run_stage
+from dalle2_train.networks.upsampler import Upsampler, enlarge
+
+
+def run_upsampler(
+    part: Part[Upsampler],
+    stage: str,
+    image: Tensor,
+    draws: Draws,
+    config: UpsamplerStageConfig,
+    tick: Tick,
+) -> Tensor:
+    """Small pictures (B, 3, h, w) → large ones (B, 3, H, W), both in [-1, 1]; `stage` names the noise."""
+    network, size = part.network, part.network.config.high_size
+    low_res_image = enlarge(image, size)  # (B, 3, H, W)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        return network(x_t, t, low_res_image)
+
+    return run_stage(part, stage, denoise, (3, size, size), config, draws, tick).clamp(-1, 1)

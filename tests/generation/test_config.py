@@ -1,0 +1,42 @@
+"""Sections of the generation's config, as the command line sets them."""
+
+import pytest
+
+from dalle2_train.config import build, override
+from dalle2_train.errors import InputError
+from dalle2_train.generation.config import GenerationConfig
+
+
+def set_generation(*settings: str) -> GenerationConfig:
+    return build(GenerationConfig, override({}, settings), "generation")
+
+
+def test_a_stage_is_set_alone() -> None:
+    config = set_generation("prior.num_steps=64", "upsampler.sampler=ddim", "upsampler.eta=0.5")
+    karlo = GenerationConfig()
+    assert config.prior.num_steps == 64 and config.prior.sampler == karlo.prior.sampler
+    assert (config.upsampler.sampler, config.upsampler.eta) == ("ddim", 0.5)
+    assert config.upsampler.num_steps == 7 and config.decoder == karlo.decoder
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("decoder.num_steps=0", r"generation\.decoder: .*num_steps=0: sampling needs at least 1"),
+        ("prior.guidance_scale=-1", r"generation\.prior: .*guidance_scale=-1.0 is negative"),
+        ("prior.eta=0.5", r"generation\.prior: .*eta=0.5 is ddim's"),
+        ("upsampler.clip_sample_range=0", "clip_sample_range=0.0: give more than 0"),
+        ("decoder.threshold_quantile=1.5", "threshold_quantile=1.5: give more than 0 and at most 1"),
+        ("upsampler.guidance_scale=2", r"generation\.upsampler: no key 'guidance_scale'"),
+        ("decoder.sampler=dpm", r"generation\.decoder\.sampler: 'dpm'"),
+        ("batch_size=0", "batch_size=0"),
+    ],
+)
+def test_what_cannot_be_is_named(setting: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        set_generation(setting)
+
+
+def test_a_quantile_needs_a_range_to_scale_into() -> None:
+    with pytest.raises(InputError, match="clip_sample_range, which is null"):
+        set_generation("decoder.threshold_quantile=0.9", "decoder.clip_sample_range=null")
