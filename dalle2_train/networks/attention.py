@@ -41,18 +41,19 @@ class _Attention(nn.Module):
         self.to_v = nn.Linear(width, width)
         self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
-    def attend(self, tokens: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
-        """`tokens` (B, N, D) look at `memory` (B, M, D); `bias` broadcastable to (B, heads, N, M)."""
+    def attend(self, tokens: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
+        """`tokens` (B, N, D) look at `memory` (B, M, D); `bias` broadcastable to (B, heads, N, M), or none."""
         sources = ((self.to_q, tokens), (self.to_k, memory), (self.to_v, memory))
         q, k, v = (split_heads(to(source), self.num_heads) for to, source in sources)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))  # (B, heads, N, d)
+        bias = None if bias is None else bias.to(q.dtype)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, N, d)
         return self.to_out(merge_heads(attended))  # (B, N, D)
 
 
 class SelfAttention(_Attention):
     """Tokens look at one another."""
 
-    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
         """`tokens` (B, N, D); `bias` broadcastable to (B, heads, N, N), added to the scores. Returns (B, N, D)."""
         return self.attend(tokens, tokens, bias)
 

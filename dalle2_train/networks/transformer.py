@@ -20,7 +20,7 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width, dropout)
 
-    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
         """`tokens` (B, N, D); `bias` broadcastable to (B, heads, N, N), added to the scores. Returns (B, N, D)."""
         tokens = tokens + self.attn1(self.norm1(tokens), bias)  # (B, N, D)
         return tokens + self.ff(self.norm3(tokens))  # (B, N, D)
