@@ -1,16 +1,19 @@
 """How good generated pictures are: by a judge from outside, by the model's own CLIP, and in a report."""
 
+from dalle2_train.evaluation.cosines import Generated
 from dalle2_train.evaluation.evaluate import EvaluationConfig, ModelIdentity, evaluate
 from dalle2_train.evaluation.identity import verified_digest
 from dalle2_train.evaluation.output import read_report, write_evaluation
-from dalle2_train.evaluation.report import SPLITS, EvaluationReport, Reading, Scores
+from dalle2_train.evaluation.report import SPLITS, EvaluationReport, PriorCosines, Reading, Scores
 from dalle2_train.evaluation.table import table
 
 __all__ = [
     "SPLITS",
     "EvaluationConfig",
     "EvaluationReport",
+    "Generated",
     "ModelIdentity",
+    "PriorCosines",
     "Reading",
     "Scores",
     "evaluate",

@@ -19,17 +19,18 @@ from dalle2_train.config import to_dict
 from dalle2_train.data.samples.collect import collect, splits_of
 from dalle2_train.errors import InputError
 from dalle2_train.evaluation import references
+from dalle2_train.evaluation.cosines import Generated, joined, prior_cosines
 from dalle2_train.evaluation.gallery import Gallery, choose, fingerprint
 from dalle2_train.evaluation.judge import load_judge
 from dalle2_train.evaluation.kid import kid
-from dalle2_train.evaluation.report import SPLITS, EvaluationReport, Reading, Scores
+from dalle2_train.evaluation.report import SPLITS, EvaluationReport, PriorCosines, Reading, Scores
 from dalle2_train.evaluation.retrieval import Rate, chance, recall_at, similarities
 
 HELD_OUT = "validation"
 _NUM_NOISE = 50
 
-Generate = Callable[[list[str], int], Tensor]
-"""(captions, seed) → (B, 3, H, W) uint8."""
+Generate = Callable[[list[str], int], Generated]
+"""(captions, seed) → what the model makes of them."""
 Progress = Callable[[str, int, int], None]
 """(what, done, total)."""
 Features = NDArray[np.float32]
@@ -122,8 +123,9 @@ def evaluate(
         split: _generate_all(generate, galleries[split], split, config, progress) for split in splits
     }
     generated_at = time.monotonic()
+    pictures = {split: made.image for split, made in generated.items()}
     readings = {
-        name: _read(eyes, name, generated, galleries, config, progress)
+        name: _read(eyes, name, pictures, galleries, config, progress)
         for name, eyes in (("judge", judge), ("clip", clip))
         if eyes is not None
     }
@@ -135,7 +137,7 @@ def evaluate(
         questions=fingerprint(list(galleries.values()), config.num_queries),
         seed=config.seed,
         config=to_dict(config),
-        counts=_counts(generated, galleries),
+        counts=_counts(pictures, galleries),
         sampler=dict(model.sampler),
         seconds={
             "generate": round(generated_at - started, 2),
@@ -144,9 +146,10 @@ def evaluate(
         },
         judge=readings["judge"],
         clip=readings.get("clip"),
+        prior=_prior(generated, galleries, clip, config, progress) if clip is not None else None,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    return Evaluation(report, _examples(generated, galleries, config.num_examples))
+    return Evaluation(report, _examples(pictures, galleries, config.num_examples))
 
 
 def _splits(data_uri: str, config: EvaluationConfig) -> tuple[str, ...]:
@@ -172,22 +175,41 @@ def _gallery(data_uri: str, split: str, config: EvaluationConfig) -> Gallery:
 
 def _generate_all(
     generate: Generate, gallery: Gallery, split: str, config: EvaluationConfig, progress: Progress
-) -> Tensor:
-    """The pictures of the first captions of the gallery, (B, 3, H, W) uint8."""
+) -> Generated:
+    """What the model makes of the first captions of the gallery."""
     captions = list(gallery.captions[: config.num_queries])
-    done: list[Tensor] = []
+    done: list[Generated] = []
     for start in range(0, len(captions), config.batch_size):
         progress(f"generate {split}", start, len(captions))
         batch = captions[start : start + config.batch_size]
-        images = generate(batch, seeding.key(config.seed, f"evaluation.{split}", start))
+        made = generate(batch, seeding.key(config.seed, f"evaluation.{split}", start))
+        images = made.image
         if images.dtype != torch.uint8 or images.shape != (len(batch), *gallery.images.shape[1:]):
             raise InputError(
                 f"the model's pictures are {images.dtype} {tuple(images.shape)}, the evaluation's "
                 f"uint8 {(len(batch), *gallery.images.shape[1:])}; set image_size={images.shape[-1]}"
             )
-        done.append(images.cpu())
+        done.append(made)
     progress(f"generate {split}", len(captions), len(captions))
-    return torch.cat(done)
+    return joined(done)
+
+
+def _prior(
+    generated: Mapping[str, Generated],
+    galleries: Mapping[str, Gallery],
+    clip: Eyes,
+    config: EvaluationConfig,
+    progress: Progress,
+) -> dict[str, PriorCosines] | None:
+    """By split; None where no embeddings were made."""
+    found = {}
+    for split, made in generated.items():
+        if made.image_embed is None or made.text_embed is None:
+            return None
+        real = galleries[split].images[: len(made.image)]
+        seen = _see(clip, real, f"prior: real {split}", config, progress)
+        found[split] = prior_cosines(made.image_embed.numpy(), seen, made.text_embed.numpy())
+    return found
 
 
 def _read(

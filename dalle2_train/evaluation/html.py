@@ -6,6 +6,7 @@ Legend: H W picture size in pixels.
 import base64
 import io
 import json
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from PIL import Image
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from dalle2_train.evaluation.evaluate import Evaluation, Example
 from dalle2_train.evaluation.report import EvaluationReport, Reading
-from dalle2_train.evaluation.rows import HEADERS, eyes, rows
+from dalle2_train.evaluation.rows import HEADERS, PRIOR_HEADERS, PRIOR_NOTE, Row, eyes, prior_rows, rows
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2330; --soft: #667085; --line: #e4e7ec; --paper: #fff; --mark: #eef4ff; }
@@ -50,6 +51,7 @@ def render(evaluation: Evaluation) -> str:
         "<p>R@k: how often the real picture of a caption is among the k nearest of the gallery to the generated one. "
         "KID: distance to held-out real pictures, 0 is best. ± is one standard error.</p>",
         *(_section(name, note, reading, report) for name, note, reading in eyes(report)),
+        _prior(report),
         *(_pictures(split, examples) for split, examples in evaluation.examples.items()),
         _details(report),
     ]
@@ -63,22 +65,34 @@ def render(evaluation: Evaluation) -> str:
 
 
 def _section(name: str, note: str, reading: Reading, report: EvaluationReport) -> str:
-    tables = "".join(_table(reading, split, report) for split in reading.splits)
+    tables = "".join(
+        _table(HEADERS, rows(reading, split, report.counts.get(f"gallery.{split}", 0)), split, report)
+        for split in reading.splits
+    )
     title = {"judge": "By the judge", "clip": "By the model's own CLIP"}[name]
     return f'<h2>{title}</h2><p>{escape(note)}</p><div class="tables">{tables}</div>'
 
 
-def _table(reading: Reading, split: str, report: EvaluationReport) -> str:
-    headers = "".join(f"<th>{header}</th>" for header in ("", *HEADERS))
+def _prior(report: EvaluationReport) -> str:
+    if report.prior is None:
+        return ""
+    tables = "".join(
+        _table(PRIOR_HEADERS, prior_rows(cosines), split, report) for split, cosines in report.prior.items()
+    )
+    return f'<h2>The prior\'s embeddings</h2><p>{escape(PRIOR_NOTE)}</p><div class="tables">{tables}</div>'
+
+
+def _table(headers: Sequence[str], found: Iterable[Row], split: str, report: EvaluationReport) -> str:
+    head = "".join(f"<th>{header}</th>" for header in ("", *headers))
     lines = [
         f"<tr{' class=generated' if row.is_generated else ''}><td>{escape(row.label)}</td>"
         + "".join(f"<td>{cell}</td>" for cell in row.cells)
         + "</tr>"
-        for row in rows(reading, split, report.counts.get(f"gallery.{split}", 0))
+        for row in found
     ]
     queries = report.counts.get(f"queries.{split}", 0)
     caption = f'{escape(split)} <span class="soft">· {queries} captions</span>'
-    return f"<table><caption>{caption}</caption><tr>{headers}</tr>{''.join(lines)}</table>"
+    return f"<table><caption>{caption}</caption><tr>{head}</tr>{''.join(lines)}</table>"
 
 
 def _pictures(split: str, examples: list[Example]) -> str:

@@ -43,6 +43,23 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class PriorCosines:
+    """Mean cosines of the prior's image embeddings for one split's captions, by the model's own CLIP."""
+
+    image: float
+    """With the embedding of the caption's real picture."""
+    text: float
+    """With the caption's text embedding."""
+    floor: float
+    """Of the real pictures' embeddings with one another: `image` of a prior that ignores the caption."""
+    real_text: float
+    """Of the real pictures' embeddings with their captions': `text` of a prior that knows the picture."""
+    image_error: float
+    text_error: float
+    """Standard errors."""
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
     """Everything that an evaluation found, and what it was asked."""
 
@@ -64,6 +81,8 @@ class EvaluationReport:
     """generate, judge, total."""
     judge: Reading
     clip: Reading | None
+    prior: dict[str, PriorCosines] | None = None
+    """By split; None where the model has no prior, or its CLIP was left out."""
     created: str = ""
     """UTC, ISO 8601."""
     format_version: int = FORMAT_VERSION
@@ -87,11 +106,13 @@ class EvaluationReport:
         return config.build(cls, {**found, "clip": None, **eyes}, where)
 
     def metrics(self) -> dict[str, float]:
-        """Dotted name → value of every score of the generated pictures and their errors, floor and ceiling included."""
+        """Dotted name → value of every score of the generated pictures and their errors, floor and ceiling included,
+        and of the prior's cosines."""
+        found = self.to_json()
         return {
             name: value
-            for eyes in ("judge", "clip")
-            for name, value in _flatten(self.to_json()[eyes], eyes).items()
+            for part in ("judge", "clip", "prior")
+            for name, value in _flatten(found[part], part).items()
         }
 
 

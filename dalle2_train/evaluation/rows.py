@@ -3,16 +3,20 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dalle2_train.evaluation.report import EvaluationReport, Reading, Scores
+from dalle2_train.evaluation.report import EvaluationReport, PriorCosines, Reading, Scores
 
 HEADERS = ("R@1", "R@10", "KID")
+PRIOR_HEADERS = ("picture", "caption")
+PRIOR_NOTE = (
+    "mean cosines with the embeddings of the real picture and of the caption, by the model's own CLIP"
+)
 
 
 class Row(NamedTuple):
-    """One set of pictures: its label and a cell for each of HEADERS."""
+    """One set of pictures or embeddings: its label and a cell for each of the headers."""
 
     label: str
-    cells: tuple[str, str, str]
+    cells: tuple[str, ...]
     is_generated: bool
 
 
@@ -24,6 +28,14 @@ def rows(reading: Reading, split: str, gallery_size: int) -> Iterator[Row]:
         if split in splits:
             yield Row(f"real, blurred to {size}", _cells(splits[split]), False)
     yield Row("ceiling: real", _cells(reading.ceiling[split]), False)
+
+
+def prior_rows(cosines: PriorCosines) -> Iterator[Row]:
+    """The prior's embeddings first, then the real ones; a cell for each of PRIOR_HEADERS."""
+    image = _number(cosines.image, cosines.image_error, 3)
+    yield Row("predicted", (image, _number(cosines.text, cosines.text_error, 3)), True)
+    yield Row("floor: another real picture's", (_number(cosines.floor, None, 3), "–"), False)
+    yield Row("the real picture's", ("1", _number(cosines.real_text, None, 3)), False)
 
 
 def eyes(report: EvaluationReport) -> Iterator[tuple[str, str, Reading]]:

@@ -3,12 +3,15 @@
 import io
 from collections.abc import Callable, Sequence
 
+import torch
+
 from dalle2_train import storage
 from dalle2_train.config import to_dict
 from dalle2_train.data.samples.collect import collect, splits_of
 from dalle2_train.evaluation import (
     EvaluationConfig,
     EvaluationReport,
+    Generated,
     ModelIdentity,
     evaluate,
     verified_digest,
@@ -18,7 +21,7 @@ from dalle2_train.evaluation.report import SPLITS
 from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.grid import grid
 from dalle2_train.generation.load import Unclip, load_unclip
-from dalle2_train.generation.pipeline import generate
+from dalle2_train.generation.pipeline import generate, generate_stages, to_uint8
 
 Progress = Callable[[str, int, int], None]
 """(what, done, total)."""
@@ -38,8 +41,17 @@ def evaluate_unclip(
 
     The report goes to the folder `to`, by default MODEL/evaluation. Returns its URI and what it says.
     """
+
+    def make(captions: list[str], seed: int) -> Generated:
+        stages = generate_stages(unclip, captions, seed, sampler)
+        return Generated(
+            image=to_uint8(torch.cat([batch.image for batch in stages])),
+            image_embed=torch.cat([batch.image_embed for batch in stages]),
+            text_embed=unclip.clip.encode_captions(captions).text_embed,
+        )
+
     done = evaluate(
-        lambda captions, seed: generate(unclip, captions, seed, sampler),
+        make,
         data,
         config,
         ModelIdentity(models[0], verified_digest(models), to_dict(sampler)),

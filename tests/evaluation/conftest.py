@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dalle2_train.data.samples.collect import Sample
+from dalle2_train.evaluation import Generated
 
 
 class PixelEyes:
@@ -55,11 +56,12 @@ def fake_data(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Sample]]:
 
 
 @pytest.fixture
-def perfect(fake_data: dict[str, list[Sample]]) -> Callable[[list[str], int], Tensor]:
+def perfect(fake_data: dict[str, list[Sample]]) -> Callable[[list[str], int], Generated]:
     """A model that returns the real picture of every caption."""
     by_caption = {sample.caption: sample.image for samples in fake_data.values() for sample in samples}
 
-    def generate(captions: list[str], seed: int) -> Tensor:
-        return torch.stack([torch.from_numpy(np.array(by_caption[c])).permute(2, 0, 1) for c in captions])
+    def generate(captions: list[str], seed: int) -> Generated:
+        images = [torch.from_numpy(np.array(by_caption[c])).permute(2, 0, 1) for c in captions]
+        return Generated(torch.stack(images))
 
     return generate

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from dalle2_train import config as configs
 from dalle2_train import storage
@@ -14,6 +13,7 @@ from dalle2_train.errors import InputError
 from dalle2_train.evaluation import (
     EvaluationConfig,
     EvaluationReport,
+    Generated,
     ModelIdentity,
     evaluate,
     read_report,
@@ -25,7 +25,7 @@ from dalle2_train.evaluation.references import blur
 
 CONFIG = EvaluationConfig(image_size=16, num_queries=20, gallery_size=20, batch_size=8, scale=(2,))
 MODEL = ModelIdentity("/models/a", "d" * 64, {"guidance": 2.0})
-Generate = Callable[[list[str], int], Tensor]
+Generate = Callable[[list[str], int], Generated]
 
 
 def _run(generate: Generate, eyes: Any, **changes: Any) -> Evaluation:
@@ -45,7 +45,7 @@ def test_real_pictures_score_one_and_are_their_own_ceiling(perfect: Generate, ey
 def test_wrong_pictures_score_far_below(perfect: Generate, eyes: Any, fake_data: dict[str, Any]) -> None:
     captions = [sample.caption for sample in fake_data["train"]]
 
-    def shuffled(asked: list[str], seed: int) -> Tensor:
+    def shuffled(asked: list[str], seed: int) -> Generated:
         return perfect([captions[(sum(map(ord, caption)) * 7) % 40] for caption in asked], seed)
 
     scores = _run(shuffled, eyes).report.judge.splits["compositional"]
@@ -68,7 +68,7 @@ def test_captions_are_asked_once_in_batches_with_progress(perfect: Generate, eye
     seeds: list[int] = []
     progress: list[tuple[str, int, int]] = []
 
-    def generate(captions: list[str], seed: int) -> Tensor:
+    def generate(captions: list[str], seed: int) -> Generated:
         asked.append(captions)
         seeds.append(seed)
         return perfect(captions, seed)
@@ -98,7 +98,7 @@ def test_a_small_split_is_the_users_to_mend(perfect: Generate, eyes: Any, fake_d
 
 def test_pictures_of_another_size_name_the_setting(fake_data: dict[str, Any], eyes: Any) -> None:
     with pytest.raises(InputError, match="image_size=32"):
-        _run(lambda captions, seed: torch.zeros(len(captions), 3, 32, 32, dtype=torch.uint8), eyes)
+        _run(lambda captions, seed: Generated(torch.zeros(len(captions), 3, 32, 32, dtype=torch.uint8)), eyes)
 
 
 def test_config_errors_name_the_field() -> None:
