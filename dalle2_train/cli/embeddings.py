@@ -62,7 +62,9 @@ def _embed(args: argparse.Namespace) -> Outcome:
     if args.dry_run:
         found, of_them = extent(args.uri)
         storage.check_could_write(args.to)
-        data = {"uri": args.uri, "to": args.to, **found, "clip_fingerprint": load_clip(clip).fingerprint}
+        encoder = load_clip(clip)
+        sees = {"clip_fingerprint": encoder.fingerprint, "image_size": encoder.image_size}
+        data = {"uri": args.uri, "to": args.to, **found, **sees}
         return would(data, f"embed {of_them} of {args.uri} into {args.to}")
     manifest = embed(
         args.uri,

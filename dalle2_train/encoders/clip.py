@@ -9,10 +9,12 @@ from transformers import (
     CLIPImageProcessorPil,
     CLIPModel,
     CLIPTextConfig,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
 )
 
+from dalle2_train.encoders.pixels import CLIP_PIXELS, PixelStatistics
 from dalle2_train.encoders.tokenizer import NUM_FIXED_TOKENS, save_tokenizer
 from dalle2_train.errors import InputError
 
@@ -98,27 +100,46 @@ def special_ids(tokenizer: CLIPTokenizer) -> dict[str, Any]:
     return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
 
 
-def save_clip(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Write config.json, model.safetensors, tokenizer files and preprocessor_config.json into `folder`."""
-    save_clip_companions(model.config, tokenizer, folder)
+def save_clip(
+    model: CLIPModel | CLIPTextModelWithProjection,
+    tokenizer: CLIPTokenizer,
+    folder: Path,
+    pixels: PixelStatistics = CLIP_PIXELS,
+) -> None:
+    """Write config.json, model.safetensors, tokenizer files and, of a whole CLIP, preprocessor_config.json."""
+    if isinstance(model, CLIPModel):
+        save_clip_companions(model.config, tokenizer, folder, pixels)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tokenizer(tokenizer, folder)
     model.save_pretrained(folder)
 
 
-def save_clip_companions(config: CLIPConfig, tokenizer: CLIPTokenizer, folder: Path) -> None:
+def save_clip_companions(
+    config: CLIPConfig, tokenizer: CLIPTokenizer, folder: Path, pixels: PixelStatistics = CLIP_PIXELS
+) -> None:
     """Everything of a CLIP folder but the weights, so that a training run can publish weights beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     named = CLIPConfig.from_dict({**config.to_dict(), "architectures": ["CLIPModel"]})
     named.save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
-    size = image_size(config)
-    processor = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-    processor.save_pretrained(folder)
+    image_processor(image_size(config), pixels).save_pretrained(folder)
 
 
-def text_config(config: CLIPConfig) -> CLIPTextConfig:
+def image_processor(size: int, pixels: PixelStatistics) -> CLIPImageProcessorPil:
+    """transformers' counterpart of `to_pixel_values`."""
+    square = {"height": size, "width": size}
+    mean, std = list(pixels.mean), list(pixels.std)
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": size}, crop_size=square, image_mean=mean, image_std=std
+    )
+
+
+def text_config(config: CLIPConfig | CLIPTextConfig) -> CLIPTextConfig:
     """The text tower's part, typed."""
-    assert isinstance(config.text_config, CLIPTextConfig)
-    return config.text_config
+    found = config if isinstance(config, CLIPTextConfig) else config.text_config
+    assert isinstance(found, CLIPTextConfig)
+    return found
 
 
 def image_size(config: CLIPConfig) -> int:

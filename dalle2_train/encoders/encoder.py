@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dalle2_train.encoders.clip import image_size, text_config
-from dalle2_train.encoders.fingerprint import clip_fingerprint
+from dalle2_train.encoders.fingerprint import clip_fingerprint, text_fingerprint
 from dalle2_train.encoders.pixels import CLIP_PIXELS, PixelStatistics, to_pixel_values
 from dalle2_train.encoders.tokenizer import tokenize
+from dalle2_train.errors import InputError
 
 
 class TextFeatures(NamedTuple):
@@ -28,10 +29,17 @@ class TextFeatures(NamedTuple):
 
 
 class ClipEncoder:
-    """A CLIP in eval mode without gradients; see `load_clip`. Runs on the device it was moved to by `to`."""
+    """A CLIP in eval mode without gradients; see `load_clip`. Runs on the device it was moved to by `to`.
+
+    One that came with a diffusers text-to-image folder has a text half alone: whatever asks it for pictures raises
+    InputError.
+    """
 
     def __init__(
-        self, model: CLIPModel, tokenizer: CLIPTokenizer, pixels: PixelStatistics = CLIP_PIXELS
+        self,
+        model: CLIPModel | CLIPTextModelWithProjection,
+        tokenizer: CLIPTokenizer,
+        pixels: PixelStatistics = CLIP_PIXELS,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -39,8 +47,25 @@ class ClipEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex SHA-256 over sizes, weights, tokenizer and pixel statistics."""
+        """Hex SHA-256 over sizes, weights, tokenizer and pixel statistics; of a text half alone, `text_fingerprint`."""
+        if not isinstance(self.model, CLIPModel):
+            return self.text_fingerprint
         return clip_fingerprint(self.model.config, self.model.state_dict(), self.tokenizer, self.pixels)
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """Hex SHA-256 of the text half: what was made with that alone fits every CLIP that has it."""
+        config = text_config(self.model.config)
+        return text_fingerprint(config, self.embed_dim, self.model.state_dict(), self.tokenizer)
+
+    def answers_to(self, fingerprint: str) -> bool:
+        """Is this the CLIP of that fingerprint, or one whose text half has it?"""
+        return fingerprint == self.fingerprint or fingerprint == self.text_fingerprint
+
+    @property
+    def sees_pictures(self) -> bool:
+        """False of a text half alone."""
+        return isinstance(self.model, CLIPModel)
 
     @property
     def embed_dim(self) -> int:
@@ -55,12 +80,12 @@ class ClipEncoder:
     @property
     def image_size(self) -> int:
         """Pixels a side that the vision tower sees."""
-        return image_size(self.model.config)
+        return image_size(self._whole().config)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.logit_scale.device
+        return self.model.text_projection.weight.device
 
     def to(self, device: torch.device | str) -> "ClipEncoder":
         """Move the weights; returns self."""
@@ -74,9 +99,10 @@ class ClipEncoder:
     @torch.no_grad()
     def encode_image(self, image: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) → the projected image embedding (B, E), not normalised."""
+        model = self._whole()
         pixel_values = to_pixel_values(image.to(self.device), self.image_size, self.pixels)
-        pooled = self.model.vision_model(pixel_values=pixel_values).pooler_output  # (B, width)
-        return self.model.visual_projection(pooled)  # (B, E)
+        pooled = model.vision_model(pixel_values=pixel_values).pooler_output  # (B, width)
+        return model.visual_projection(pooled)  # (B, E)
 
     @torch.no_grad()
     def encode_text(self, token_ids: Tensor, text_mask: Tensor) -> TextFeatures:
@@ -96,3 +122,11 @@ class ClipEncoder:
     def null_text(self) -> TextFeatures:
         """The encoded empty string (B=1): guidance's unconditional text and condition dropout's."""
         return self.encode_captions([""])
+
+    def _whole(self) -> CLIPModel:
+        if not isinstance(self.model, CLIPModel):
+            raise InputError(
+                "this CLIP has no image tower, for it came with a diffusers text-to-image folder; give the whole CLIP: "
+                "its Hugging Face folder, or what is imported from an image-variation folder"
+            )
+        return self.model

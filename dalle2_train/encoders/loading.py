@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
@@ -20,18 +20,25 @@ _REMEDY = (
     "Give a folder of config.json, model.safetensors and a tokenizer, or a name on the Hugging Face hub."
 )
 
+_TYPES = {
+    "clip": (CLIPConfig, CLIPModel),
+    "clip_text_model": (CLIPTextConfig, CLIPTextModelWithProjection),
+}
+
 
 def load_clip(source: str, expected_fingerprint: str | None = None) -> ClipEncoder:
     """Load a frozen CLIP in float32 from a folder (any fsspec URI), a CLIP run's folder, or a hub name.
 
-    Only safetensors are read. Raises InputError when the source holds no CLIP, when weights are missing, when
-    the text width is not the embedding's width, or when the fingerprint is not the expected one.
+    Only safetensors are read. A text half alone (of type clip_text_model) is read too. Raises InputError when the
+    source holds no CLIP, when weights are missing, when the text width is not the embedding's width, or when the
+    CLIP does not answer to the expected fingerprint.
     """
     with tempfile.TemporaryDirectory() as scratch:
         encoder = _open(source, _resolve(source, Path(scratch)))
-    if expected_fingerprint is not None and encoder.fingerprint != expected_fingerprint:
+    if expected_fingerprint is not None and not encoder.answers_to(expected_fingerprint):
+        half = "" if encoder.sees_pictures else " (of a text half alone)"
         raise InputError(
-            f"The CLIP at {source} has the fingerprint {encoder.fingerprint}, but {expected_fingerprint} is "
+            f"The CLIP at {source} has the fingerprint {encoder.fingerprint}{half}, but {expected_fingerprint} is "
             "needed. Give the CLIP that the embeddings and models were made with."
         )
     return encoder
@@ -60,7 +67,7 @@ def _open(source: str, folder: str) -> ClipEncoder:
     try:
         found, _ = CLIPConfig.get_config_dict(folder)
         _check_config(source, found)
-        model, report = _load_model(folder)
+        model, report = _load_model(_TYPES[found["model_type"]][1], folder)
         tokenizer = CLIPTokenizer.from_pretrained(folder)
         pixels = _pixel_statistics(folder)
     except InputError:
@@ -77,12 +84,14 @@ def _open(source: str, folder: str) -> ClipEncoder:
     return ClipEncoder(model, tokenizer, pixels)
 
 
-def _load_model(folder: str) -> tuple[CLIPModel, dict[str, Any]]:
+def _load_model(
+    model_type: type[CLIPModel | CLIPTextModelWithProjection], folder: str
+) -> tuple[CLIPModel | CLIPTextModelWithProjection, dict[str, Any]]:
     # A bar for a file of this size would only tear the caller's own line of progress.
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        loaded: Any = CLIPModel.from_pretrained(
+        loaded: Any = model_type.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     finally:
@@ -93,9 +102,9 @@ def _load_model(folder: str) -> tuple[CLIPModel, dict[str, Any]]:
 
 def _check_config(source: str, found: dict) -> None:
     kind = found.get("model_type")
-    if kind != "clip":
+    if kind not in _TYPES:
         raise InputError(f"{source} holds a model of type {kind!r}, not 'clip'. {_REMEDY}")
-    config = CLIPConfig.from_dict(found)
+    config = _TYPES[kind][0].from_dict(found)
     width, embed_dim = text_config(config).hidden_size, config.projection_dim
     if width != embed_dim:
         raise InputError(
@@ -104,7 +113,7 @@ def _check_config(source: str, found: dict) -> None:
         )
 
 
-def _check_tokenizer(source: str, config: CLIPConfig, tokenizer: CLIPTokenizer) -> None:
+def _check_tokenizer(source: str, config: CLIPConfig | CLIPTextConfig, tokenizer: CLIPTokenizer) -> None:
     context_length = text_config(config).max_position_embeddings
     if tokenizer.model_max_length != context_length:
         raise InputError(

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from dalle2_train.encoders import load_clip, save_clip
+from dalle2_train.encoders.pixels import PixelStatistics
 from dalle2_train.errors import InputError
 
 PROMPTS = ["red apple", "", "a grinning face with a very long caption " * 4]
@@ -147,3 +148,47 @@ def test_folder_behind_fsspec(encoder, clip_folder):
     for path in clip_folder.iterdir():
         memory.pipe_file(f"/clips/one/{path.name}", path.read_bytes())
     assert load_clip("memory://clips/one", encoder.fingerprint).embed_dim == 32
+
+
+@pytest.fixture(scope="module")
+def text_half(clip_folder, tmp_path_factory):
+    """As a diffusers text-to-image folder holds it, with the tokenizer beside it."""
+    folder = tmp_path_factory.mktemp("text half")
+    CLIPTextModelWithProjection.from_pretrained(clip_folder).save_pretrained(folder)
+    CLIPTokenizer.from_pretrained(clip_folder).save_pretrained(folder)
+    return load_clip(str(folder))
+
+
+def test_a_text_half_encodes_text_as_the_whole_does(text_half, encoder):
+    for half, whole in zip(text_half.encode_captions(PROMPTS), encoder.encode_captions(PROMPTS), strict=True):
+        assert torch.equal(half, whole)
+
+
+def test_the_whole_clip_answers_to_its_text_half_but_not_the_other_way(
+    text_half, encoder, clip_folder, tmp_path
+):
+    assert text_half.fingerprint == encoder.text_fingerprint != encoder.fingerprint
+    assert load_clip(str(clip_folder), text_half.fingerprint).sees_pictures
+    save_clip(text_half.model, text_half.tokenizer, tmp_path)
+    with pytest.raises(InputError, match=rf"of a text half alone\), but {encoder.fingerprint} is needed"):
+        load_clip(str(tmp_path), encoder.fingerprint)
+
+
+@pytest.mark.parametrize("name", ["text_projection.weight", "text_model.final_layer_norm.bias"])
+def test_a_clip_with_another_text_half_does_not_answer(text_half, copy, name):
+    weights = load_file(copy / "model.safetensors")
+    weights[name].view(-1)[0] += 1e-6
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    assert not load_clip(str(copy)).answers_to(text_half.fingerprint)
+
+
+def test_a_text_half_is_asked_for_no_picture(text_half):
+    for ask in (lambda: text_half.image_size, lambda: text_half.encode_image(torch.zeros(1, 3, 32, 32))):
+        with pytest.raises(InputError, match=r"no image tower.*give the whole CLIP"):
+            ask()
+
+
+def test_pixel_statistics_are_saved_with_the_clip(encoder, tmp_path):
+    pixels = PixelStatistics((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    save_clip(encoder.model, encoder.tokenizer, tmp_path, pixels)
+    assert load_clip(str(tmp_path)).pixels == pixels
