@@ -1,13 +1,13 @@
 """Puts an unCLIP together: trained parts are known by their manifests' kinds, the CLIP by its fingerprint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
 from dalle2_train import storage
-from dalle2_train.checkpoints import ModelManifest, open_model
+from dalle2_train.checkpoints import ClipReference, ModelManifest, open_model
 from dalle2_train.config import build
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.schedule import NoiseSchedule, ScheduleConfig, noise_schedule
@@ -147,24 +147,36 @@ def _check_parts(found: Mapping[str, Any], parts: Sequence[str]) -> None:
 
 
 def _load_clip(source: str | None, manifests: Mapping[str, ModelManifest]) -> tuple[ClipEncoder, str]:
-    """The CLIP that all parts were trained with, and where it was found."""
+    """The CLIP that all parts were trained with, and where it was found.
+
+    Some may name its text half alone, as those do that come from a diffusers text-to-image folder.
+    """
     wanted = {kind: manifest.clip for kind, manifest in manifests.items() if manifest.clip is not None}
-    fingerprint: str | None = None
-    for kind, clip in wanted.items():
-        if fingerprint is not None and clip.fingerprint != fingerprint:
-            raise InputError(
-                f"the {kind} was trained with the CLIP {clip.fingerprint}, the {next(iter(wanted))} with "
-                f"{fingerprint}; give parts that were trained with one CLIP"
-            )
-        fingerprint = clip.fingerprint
-    if source is None:
-        if not wanted:
-            raise InputError("no part's manifest names its CLIP; give the CLIP's folder too")
-        source = next(iter(wanted.values())).uri
+    fingerprints = {clip.fingerprint: kind for kind, clip in reversed(wanted.items())}
+    if source is None and not wanted:
+        raise InputError("no part's manifest names its CLIP; give the CLIP's folder too")
+    sources = [source] if source is not None else _places(wanted.values())
+    if len(fingerprints) <= 1:
+        return load_clip(sources[0], next(iter(fingerprints), None)), sources[0]
+    for uri in sources:
+        encoder = load_clip(uri)
+        if all(map(encoder.answers_to, fingerprints)):
+            return encoder, uri
+    (one, first), (other, second), *_ = reversed(fingerprints.items())
+    raise InputError(
+        f"the {second} was trained with the CLIP {other}, the {first} with {one}; give parts that were trained with "
+        "one CLIP"
+    )
+
+
+def _places(clips: Iterable[ClipReference]) -> list[str]:
+    """Where the manifests say that their CLIPs are, each once."""
+    found = list({clip.fingerprint: clip.uri for clip in clips}.values())
+    for uri in found:
         # A part that moved to another machine still names the CLIP's old place.
-        if source.startswith("/") and not storage.exists(source):
-            raise InputError(f"the CLIP that the models name, {source}, is not there; give its folder too")
-    return load_clip(source, fingerprint), source
+        if uri.startswith("/") and not storage.exists(uri):
+            raise InputError(f"the CLIP that the models name, {uri}, is not there; give its folder too")
+    return found
 
 
 def _part(

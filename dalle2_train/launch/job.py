@@ -156,7 +156,7 @@ def check(job: TrainJob, workers: int) -> None:
                          "shards with the pictures as --data, and these as --embeddings")  # fmt: skip
     if job.needs_embeddings:
         embeddings = find_embeddings(job)
-        open_clip(job, embeddings.info)
+        _check_sampling(job, open_clip(job, embeddings.info))
         if _whitens(job):
             embeddings.covariance()
     if (begun := _newest_checkpoint(job)) is not None:
@@ -176,6 +176,15 @@ def find_embeddings(job: TrainJob) -> Embeddings:
         raise InputError(f"{job.embeddings or job.data}: its embeddings have {found.info.embed_dim} dimensions, but "
                          f"model.network.embed_dim is {wanted}; make them equal")  # fmt: skip
     return found
+
+
+def _check_sampling(job: TrainJob, clip: ClipEncoder) -> None:
+    """Pictures drawn in training stand beside those of the data, which the CLIP has to see."""
+    steps, recipe = job.recipe.training.sample_every_steps, job.recipe
+    drawn_of_text = recipe.family == "decoder" and recipe.sampling.prompts
+    if steps > 0 and not clip.sees_pictures and not drawn_of_text:
+        raise InputError(f"training.sample_every_steps is {steps}, but the CLIP has no image tower to see the data's "
+                         "pictures with; set it to 0, or give the whole CLIP with --clip")  # fmt: skip
 
 
 def _whitens(job: TrainJob) -> bool:

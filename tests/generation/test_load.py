@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from transformers import CLIPTextModelWithProjection
 
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.errors import InputError, RefusedError
@@ -51,6 +52,24 @@ def test_parts_of_two_clips_are_refused_naming_both_fingerprints(
         load_unclip([models["prior"], str(decoder), models["upsampler"]])
     for folder in (models["clip"], str(other)):
         assert load_clip(folder).fingerprint in str(caught.value)
+
+
+def test_parts_may_name_the_text_half_of_the_clip_of_others(
+    models: Mapping[str, str], tiny: SimpleNamespace, tmp_path: Path
+):
+    whole = load_clip(models["clip"])
+    half = tmp_path / "half"
+    CLIPTextModelWithProjection.from_pretrained(models["clip"]).save_pretrained(half)
+    whole.tokenizer.save_pretrained(half)
+    prior = tiny.write_part(tmp_path / "prior", "prior", half)
+    parts = [str(prior), models["decoder"], models["upsampler"]]
+    for given in (parts, [*parts, models["clip"]]):
+        assert load_unclip(given).clip.fingerprint == whole.fingerprint
+    with pytest.raises(InputError, match=whole.fingerprint):
+        load_unclip([*parts, str(half)])
+    decoder = tiny.write_part(tmp_path / "decoder", "decoder", half)
+    alone = load_unclip([str(prior), str(decoder), models["upsampler"]])
+    assert alone.clip_uri == str(half) and not alone.clip.sees_pictures
 
 
 @pytest.mark.parametrize("missing", ["prior", "decoder", "upsampler"])
