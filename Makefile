@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(notdir $(CONSTRAINTS))
 CODE := dalle2_train tests $(wildcard benchmarks pipelines)
 
-.PHONY: help setup lint format types imports test test-system system-deps quickstart emoji bench-data ui clean
+.PHONY: help setup lint format types imports test test-system system-deps quickstart emoji bench-data bench-samplers ui clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ emoji: setup  ## the longer training on all emoji: emoji/
 
 bench-data: setup  ## samples a second beside webdataset's, on an idle machine: docs/results/data.json
 	$(BIN)/python -m benchmarks.data
+
+bench-samplers: setup  ## KID by the decoder's sampler and steps, of RELEASE on DATA: docs/results/sampler_steps.json
+	$(BIN)/python -m benchmarks.sampler_steps $(RELEASE) --data $(DATA) $(BENCH)
 
 ui: setup  ## a pipeline's runs in MLflow's UI: the quickstart's, or those of FOLDER=emoji
 	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(FOLDER)/mlflow.db
