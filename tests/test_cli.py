@@ -162,6 +162,12 @@ def test_a_cut_shard_is_refused_by_name(
             ["sample", "TMP", "--prompt", "x", "--to", "TMP/x.png", "--set", "generation.gidance=3"],
             "'gidance'",
         ),
+        (
+            ["sample", "TMP", "--prompt", "x", "--to", "TMP/x.png", "--set", "generation.preset=papre"],
+            "'papre' is none of karlo, paper",
+        ),
+        (["calibrate", "TMP/none", "--data", "TMP"], "TMP/none"),
+        (["calibrate", "TMP/none", "--data", "TMP", "--set", "num_sample=3"], "'num_samples'"),
         (["runs", "--storage", "TMP/none"], "TMP/none"),
         (
             [

@@ -41,6 +41,19 @@ class DataReference:
 
 
 @dataclass(frozen=True)
+class EpsStatistics:
+    """How well a model tells eps from x_t, over data: what Analytic-DPM samples by (`generation.calibrate`)."""
+
+    timesteps: tuple[int, ...]
+    """Where it was estimated, rising."""
+    mean_squared_eps: tuple[float, ...]
+    """There, the mean square of a coordinate of the predicted eps; 1 less the part of eps that is not told."""
+    data_variance: float
+    """Mean variance of a coordinate of x_0."""
+    num_samples: int
+
+
+@dataclass(frozen=True)
 class ModelManifest:
     """What a checkpoint or model folder holds."""
 
@@ -62,6 +75,8 @@ class ModelManifest:
     """Where the data stream stands, merged over ranks."""
     files: dict[str, FileEntry] = field(default_factory=dict)
     """By name relative to the folder."""
+    eps_statistics: EpsStatistics | None = None
+    """Of a prior that was calibrated for Analytic-DPM."""
     created: str = ""
     """UTC, ISO 8601."""
     format_version: int = FORMAT_VERSION

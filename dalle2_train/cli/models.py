@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from dalle2_train.promotion import PromotionPolicy
 
 
+_PRESET_HELP = "on top of generation.preset=karlo or paper (default: the model's profile)"
+
+
 def add_commands(commands: Any) -> None:
     """Adds `evaluate`, `promote`, `export` and `sample`."""
     evaluate = add_command(
@@ -29,7 +32,9 @@ def add_commands(commands: Any) -> None:
     evaluate.add_argument("--data", required=True, metavar="URI", help="folder of shards")
     evaluate.add_argument("--to", metavar="URI", help="folder for the report (default: MODEL/evaluation)")
     add_settings(
-        evaluate, "the evaluation, for instance evaluation.num_queries=50 or generation.decoder.num_steps=50"
+        evaluate,
+        "the evaluation, for instance evaluation.num_queries=50 or generation.decoder.num_steps=50, "
+        f"{_PRESET_HELP}",
     )
 
     promote = add_command(
@@ -58,7 +63,7 @@ def add_commands(commands: Any) -> None:
     )
     sample.add_argument("--to", required=True, metavar="PNG", help="the picture: one, or a labelled grid")
     sample.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
-    add_settings(sample, "the generation, for instance generation.decoder.guidance_scale=2")
+    add_settings(sample, f"the generation, for instance generation.decoder.guidance_scale=2, {_PRESET_HELP}")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
@@ -71,15 +76,16 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 def _evaluate(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import build
     from dalle2_train.evaluation import EvaluationConfig, table
-    from dalle2_train.generation.config import GenerationConfig
     from dalle2_train.generation.load import load_unclip
+    from dalle2_train.generation.presets import generation_config
     from dalle2_train.workflow.progress import on_a_line
     from dalle2_train.workflow.steps import evaluate_unclip, image_size
 
     sections = _sections(args.set, "evaluation", "generation")
-    sampler = build(GenerationConfig, sections["generation"], "generation")
+    generation_config(sections["generation"])  # to be told now, not when the models are loaded
     models = resolve_models(args.models, args.tracking)
     unclip = load_unclip(models)
+    sampler = generation_config(sections["generation"], unclip.decoder.manifest.profile)
     config = build(
         EvaluationConfig, {"image_size": image_size(unclip), **sections["evaluation"]}, "evaluation"
     )
@@ -165,20 +171,23 @@ def _export(args: argparse.Namespace) -> Outcome:
 
 def _sample(args: argparse.Namespace) -> Outcome:
     from dalle2_train import storage
-    from dalle2_train.config import build
-    from dalle2_train.generation.config import GenerationConfig
+    from dalle2_train.config import to_dict
     from dalle2_train.generation.load import load_unclip
+    from dalle2_train.generation.presets import generation_config
     from dalle2_train.workflow.progress import on_a_line
     from dalle2_train.workflow.steps import sample_grid
 
     if not args.to.lower().endswith(".png"):
         raise InputError(f"--to {args.to}: the picture is a PNG; give a name that ends in .png")
-    sampler = build(GenerationConfig, _sections(args.set, "generation")["generation"], "generation")
+    settings = _sections(args.set, "generation")["generation"]
+    generation_config(settings)  # to be told now, not when the models are loaded
     unclip = load_unclip(resolve_models(args.models, args.tracking))
+    sampler = generation_config(settings, unclip.decoder.manifest.profile)
     storage.check_could_write(storage.parent(args.to))
     count = f"{len(args.prompt)} picture{'s' * (len(args.prompt) > 1)}"
     if args.dry_run:
         return would({"to": args.to, "prompts": args.prompt}, f"sample {count} into {args.to}")
     with on_a_line("sample") as line:
         sample_grid(unclip, args.prompt, args.to, sampler=sampler, seed=args.seed, progress=line.tell)
-    return Outcome({"to": args.to, "prompts": args.prompt, "seed": args.seed}, f"{args.to}: {count}")
+    done = {"to": args.to, "prompts": args.prompt, "seed": args.seed, "generation": to_dict(sampler)}
+    return Outcome(done, f"{args.to}: {count}")

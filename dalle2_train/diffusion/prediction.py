@@ -10,8 +10,18 @@ from torch import Tensor
 
 from dalle2_train.diffusion.process import signal_and_noise
 from dalle2_train.diffusion.schedule import NoiseSchedule
+from dalle2_train.errors import InputError
 
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
+
+
+def check_predictable(prediction_type: PredictionType, zero_terminal_snr: bool) -> None:
+    """Raises InputError where the last x_t is noise alone and eps is predicted: then eps is x_t, and x_0 unknown."""
+    if prediction_type == "epsilon" and zero_terminal_snr:
+        raise InputError(
+            "prediction_type is epsilon, but schedule.zero_terminal_snr is true: at its last timestep eps tells no "
+            "x_0; set objective.prediction_type to v_prediction or sample, or zero_terminal_snr to false"
+        )
 
 
 def target(

@@ -118,6 +118,10 @@ def _schedule_faults(kind: str, part: Part) -> list[str]:
         faults.append(
             f"the {kind}'s noise schedule is {part.schedule_config.name!r}, UnCLIPScheduler has only 'cosine'"
         )
+    if part.schedule_config.zero_terminal_snr:
+        faults.append(
+            f"the {kind}'s noise schedule has zero_terminal_snr, UnCLIPScheduler leaves a signal at the last timestep"
+        )
     if part.objective.prediction_type not in ("epsilon", "sample"):
         faults.append(
             f"the {kind} predicts {part.objective.prediction_type!r}, UnCLIPScheduler knows 'epsilon' and 'sample'"

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from dalle2_train import storage
 from dalle2_train.checkpoints import FileEntry, model_digest
-from dalle2_train.checkpoints.manifest import publish_manifest
+from dalle2_train.checkpoints.manifest import publish_manifest, read_manifest
 from dalle2_train.encoders.clip import save_clip
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.export.staging import check_free, file_names, refuse_damage, staged
@@ -74,7 +74,8 @@ def _holds(to: str, unclip: Unclip) -> bool:
     if not isinstance(described, dict) or described.get("models") != model_digests(unclip):
         return False
     refuse_damage(to, {name: entry["sha256"] for name, entry in described["files"].items()})
-    return True
+    released = read_manifest(storage.join(to, "prior"))
+    return released.eps_statistics == unclip.prior.manifest.eps_statistics
 
 
 def _write(unclip: Unclip, folder: Path) -> None:

@@ -1,14 +1,13 @@
 """How each stage of an unCLIP is sampled: one frozen section per stage."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
+from dalle2_train.diffusion.prediction import PredictionType
+from dalle2_train.diffusion.samplers import SamplerConfig, SamplerName, VarianceName
 from dalle2_train.errors import InputError
 
 # Coordinates of the prior's embedding have unit variance: 5 cuts what lies far out. Pictures are in [-1, 1].
 PRIOR_CLIP_RANGE, IMAGE_CLIP_RANGE = 5.0, 1.0
-
-SamplerName = Literal["ddpm", "ddim", "dpm_solver"]
 
 
 @dataclass(frozen=True)
@@ -16,11 +15,14 @@ class StageConfig:
     """What every stage's sampling has."""
 
     sampler: SamplerName = "ddpm"
-    """ddpm draws noise at every step; ddim with eta 0 and dpm_solver (DPM-Solver++, 2M) draw none."""
+    """ddpm and analytic_dpm draw noise at every step; ddim with eta 0 and dpm_solver (DPM-Solver++, 2M) draw none."""
     num_steps: int = 25
     """Denoising steps, each one forward of the network."""
     eta: float = 0.0
     """ddim only: 0 deterministic, 1 about as noisy as ddpm."""
+    variance: VarianceName | None = None
+    """ddpm only: fixed_small (the posterior's), fixed_large (beta) or learned_range. null: what was learned, or
+    fixed_small where none was."""
     clip_sample_range: float | None = IMAGE_CLIP_RANGE
     """Every predicted x_0 is brought within ± this; null: not at all."""
     threshold_quantile: float | None = None
@@ -28,24 +30,25 @@ class StageConfig:
     is clamped there instead and scaled back into the range. null: x_0 is clamped to the range."""
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise InputError(f"num_steps={self.num_steps}: sampling needs at least 1 step")
-        if self.eta < 0:
-            raise InputError(f"eta={self.eta} is negative; give 0 or more")
-        if self.eta != 0 and self.sampler != "ddim":
-            raise InputError(f"eta={self.eta} is ddim's; set sampler=ddim, or leave eta 0 for {self.sampler}")
-        if self.clip_sample_range is not None and self.clip_sample_range <= 0:
-            raise InputError(f"clip_sample_range={self.clip_sample_range}: give more than 0, or null")
-        if self.threshold_quantile is not None:
-            self._check_threshold(self.threshold_quantile)
+        self.sampler_config("epsilon", learned_variance=True)
 
-    def _check_threshold(self, quantile: float) -> None:
-        if not 0 < quantile <= 1:
-            raise InputError(f"threshold_quantile={quantile}: give more than 0 and at most 1, or null")
-        if self.clip_sample_range is None:
+    def sampler_config(self, prediction_type: PredictionType, learned_variance: bool) -> SamplerConfig:
+        """What was asked for, of a part whose training fixed the rest. Raises InputError where they contradict."""
+        if self.variance == "learned_range" and not learned_variance:
             raise InputError(
-                f"threshold_quantile={quantile} scales into clip_sample_range, which is null: set it"
+                "variance=learned_range, but the model has learned none; set fixed_small or fixed_large"
             )
+        # Only ddpm has a use for it.
+        trained = "learned_range" if learned_variance and self.sampler == "ddpm" else "fixed_small"
+        return SamplerConfig(
+            name=self.sampler,
+            num_steps=self.num_steps,
+            eta=self.eta,
+            variance=self.variance or trained,
+            clip_sample_range=self.clip_sample_range,
+            threshold_quantile=self.threshold_quantile,
+            prediction_type=prediction_type,
+        )
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,15 @@ class GuidedStageConfig(StageConfig):
 
     guidance_scale: float = 4.0
     """1: none, one forward a step instead of two; more: closer to the text, less varied."""
+    guidance_rescale: float = 0.0
+    """0 … 1: how far guided predictions are scaled back to the unguided ones' standard deviation (Lin et al. 2023)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.guidance_scale < 0:
             raise InputError(f"guidance_scale={self.guidance_scale} is negative; give 0 or more")
+        if not 0 <= self.guidance_rescale <= 1:
+            raise InputError(f"guidance_rescale={self.guidance_rescale}: give 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -66,11 +73,23 @@ class PriorStageConfig(GuidedStageConfig):
     """Text → image embedding."""
 
     clip_sample_range: float | None = PRIOR_CLIP_RANGE
+    num_draws: int = 1
+    """Embeddings drawn for each prompt at once; the one with the highest dot product with the text's is kept (the
+    paper draws 2). The first is drawn from the noise that it has when it is alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_draws < 1:
+            raise InputError(f"num_draws={self.num_draws}: give at least 1")
 
 
 @dataclass(frozen=True)
 class DecoderStageConfig(GuidedStageConfig):
     """Image embedding → small picture."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_analytic_dpm(self.sampler)
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,10 @@ class UpsamplerStageConfig(StageConfig):
     """Picture → larger picture."""
 
     num_steps: int = 7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_analytic_dpm(self.sampler)
 
 
 @dataclass(frozen=True)
@@ -94,3 +117,10 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"batch_size={self.batch_size}: give at least 1")
+
+
+def _refuse_analytic_dpm(sampler: SamplerName) -> None:
+    if sampler == "analytic_dpm":
+        raise InputError(
+            "sampler=analytic_dpm is the prior's, which can be calibrated for it; set another sampler"
+        )

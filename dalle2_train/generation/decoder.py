@@ -33,7 +33,7 @@ def run_decoder(
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         prediction = network(*twice(x_t, t, scale), image_embed, *both)  # (2B, 6, H, W)
         # The variance is the conditional half's, unguided.
-        return guided(prediction, scale, num_guided=3)  # (B, 6, H, W)
+        return guided(prediction, scale, 3, config.guidance_rescale)  # (B, 6, H, W)
 
     shape = (3, network.config.image_size, network.config.image_size)
     return run_stage(part, "decoder", denoise, shape, config, draws, tick).clamp(-1, 1)

@@ -18,14 +18,19 @@ def both_halves(text: TextFeatures, null_text: TextFeatures, scale: float) -> Te
     return TextFeatures(*(torch.cat([null.expand_as(given), given]) for null, given in pairs))
 
 
+def repeated(text: TextFeatures, count: int) -> TextFeatures:
+    """`text` (B) `count` times over (count·B)."""
+    return TextFeatures(*(torch.cat([part] * count) for part in text)) if count > 1 else text
+
+
 def twice(x_t: Tensor, t: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """`x_t` (B, …) and `t` (B,) for both halves (2B); without guidance as they are."""
     return (x_t, t) if scale == 1 else (torch.cat([x_t, x_t]), torch.cat([t, t]))
 
 
-def guided(prediction: Tensor, scale: float, num_guided: int | None = None) -> Tensor:
-    """The guided prediction (B, C, …) of both halves' (2B, C, …); channels after `num_guided` are the prompts' own."""
+def guided(prediction: Tensor, scale: float, num_guided: int | None = None, rescale: float = 0.0) -> Tensor:
+    """The guided prediction (B, C, …) of both halves' (2B, C, …); see `guide`."""
     if scale == 1:
         return prediction
     uncond, cond = prediction.chunk(2)
-    return guide(cond, uncond, scale, num_guided)
+    return guide(cond, uncond, scale, num_guided, rescale)

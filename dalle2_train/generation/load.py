@@ -81,6 +81,14 @@ def load_unclip(models: Sequence[str], *, clip: str | None = None, parts: Sequen
     return unclip
 
 
+def load_prior(uri: str, *, clip: str | None = None) -> tuple[Part[Prior], ClipEncoder]:
+    """The prior of the run, checkpoint or model folder `uri`, with its CLIP. Errors: as `load_unclip`."""
+    manifest, state = open_model(uri)
+    if manifest.kind != "prior":
+        raise InputError(f"{uri} is a model of kind {manifest.kind!r}; give a diffusion prior")
+    return _part(manifest, state, PriorConfig, Prior), _load_clip(clip, {"prior": manifest})[0]
+
+
 def is_clip_folder(uri: str) -> bool:
     """Is `uri` a CLIP's Hugging Face folder, or a run that made one? Other models have no config.json."""
     return any(

@@ -1,13 +1,14 @@
 """Text → image embedding.
 
-Legend: B prompts, E embedding.
+Legend: B prompts, K draws for each, E embedding.
 """
 
+import torch
 from torch import Tensor
 
 from dalle2_train.encoders.encoder import TextFeatures
 from dalle2_train.generation.config import PriorStageConfig
-from dalle2_train.generation.halves import both_halves, guided, twice
+from dalle2_train.generation.halves import both_halves, guided, repeated, twice
 from dalle2_train.generation.load import Part
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.stage import Tick, run_stage
@@ -23,11 +24,19 @@ def run_prior(
     tick: Tick,
 ) -> Tensor:
     """Text features (B) and those of the empty string (1) → image embeddings (B, E) in CLIP's own scale."""
-    network, scale = part.network, config.guidance_scale
-    both = both_halves(text, null_text, scale)  # (2B, …) or (B, …)
+    network, scale, num_draws = part.network, config.guidance_scale, config.num_draws
+    both = both_halves(repeated(text, num_draws), null_text, scale)  # (2·K·B, …) or (K·B, …)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        return guided(network(*twice(x_t, t, scale), *both), scale)  # (B, E)
+        prediction = network(*twice(x_t, t, scale), *both)
+        return guided(prediction, scale, rescale=config.guidance_rescale)  # (K·B, E)
 
-    shape = (network.config.embed_dim,)
-    return network.denormalise(run_stage(part, "prior", denoise, shape, config, draws, tick))
+    shape, draws = (network.config.embed_dim,), draws._replace(num_draws=num_draws)
+    drawn = network.denormalise(run_stage(part, "prior", denoise, shape, config, draws, tick))
+    return nearest_to_text(drawn.unflatten(0, (num_draws, -1)), text.text_embed)
+
+
+def nearest_to_text(drawn: Tensor, text_embed: Tensor) -> Tensor:
+    """Of K image embeddings a prompt, (K, B, E), those with the highest dot product with the text's (B, E): (B, E)."""
+    best = (drawn * text_embed.to(drawn)).sum(dim=-1).argmax(dim=0)  # (B,)
+    return drawn[best, torch.arange(drawn.shape[1], device=drawn.device)]

@@ -7,12 +7,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from dalle2_train.diffusion.samplers import SamplerConfig, sample
+from dalle2_train.diffusion.samplers import Denoise, sample
+from dalle2_train.generation.calibrate import known_x_0_variance
 from dalle2_train.generation.config import StageConfig
 from dalle2_train.generation.load import Part
 from dalle2_train.generation.noise import Draws
-
-Denoise = Callable[[Tensor, Tensor], Tensor]
 
 Tick = Callable[[], None]
 """Called after every denoising step."""
@@ -27,7 +26,7 @@ def run_stage(
     draws: Draws,
     tick: Tick,
 ) -> Tensor:
-    """Samples one stage from its keyed noise, (B, *shape)."""
+    """Samples one stage from its keyed noise, (B, *shape); B counts every draw of every prompt."""
     weight = next(part.network.parameters())
     like = {"device": weight.device, "dtype": weight.dtype}
 
@@ -36,25 +35,12 @@ def run_stage(
         tick()
         return prediction
 
+    of_x_0 = known_x_0_variance(part).to(weight.device) if config.sampler == "analytic_dpm" else None
     return sample(
         counted,
         draws.initial(stage, shape).to(**like),
         part.schedule.to(weight.device),
-        sampler_config(part, config),
+        config.sampler_config(part.objective.prediction_type, part.objective.learned_variance),
         lambda step: draws.of_step(stage, shape, step).to(**like),
-    )
-
-
-def sampler_config(part: Part, config: StageConfig) -> SamplerConfig:
-    """How a part is sampled: what was asked for, and what its training fixed."""
-    # Only ddpm has a use for a learned variance: ddim's noise is eta's, dpm_solver has none.
-    learned = part.objective.learned_variance and config.sampler == "ddpm"
-    return SamplerConfig(
-        name=config.sampler,
-        num_steps=config.num_steps,
-        eta=config.eta,
-        variance="learned_range" if learned else "fixed_small_log",
-        clip_sample_range=config.clip_sample_range,
-        threshold_quantile=config.threshold_quantile,
-        prediction_type=part.objective.prediction_type,
+        of_x_0,
     )

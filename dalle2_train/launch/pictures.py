@@ -155,7 +155,7 @@ def _draw(
 
     config = SamplerConfig(
         num_steps=job.recipe.sampling.num_steps,
-        variance="learned_range" if module.objective.learned_variance else "fixed_small_log",
+        variance="learned_range" if module.objective.learned_variance else "fixed_small",
         clip_sample_range=clip_range,
         prediction_type=module.objective.prediction_type,
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dalle2_train.data.stream.batches import DecoderBatch, DecoderTokenBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
+from dalle2_train.diffusion.prediction import check_predictable
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.encoders.encoder import TextFeatures
@@ -44,6 +45,7 @@ class DecoderModelConfig:
 
     def __post_init__(self) -> None:
         check_probability("text_dropout", self.text_dropout)
+        check_predictable(self.objective.prediction_type, self.schedule.zero_terminal_snr)
         check_probability("image_embed_dropout", self.image_embed_dropout)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dalle2_train.data.stream.batches import PriorBatch, PriorTokenBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
+from dalle2_train.diffusion.prediction import check_predictable
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.encoders.encoder import TextFeatures
@@ -41,6 +42,7 @@ class PriorModelConfig:
 
     def __post_init__(self) -> None:
         check_probability("condition_dropout", self.condition_dropout)
+        check_predictable(self.objective.prediction_type, self.schedule.zero_terminal_snr)
         if self.whiten_error and self.objective.prediction_type != "sample":
             raise InputError(
                 f"model.whiten_error is true, but objective.prediction_type is {self.objective.prediction_type!r}: "

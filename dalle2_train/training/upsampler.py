@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dalle2_train.data.stream.batches import UpsamplerBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
+from dalle2_train.diffusion.prediction import check_predictable
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.errors import InputError
@@ -35,6 +36,7 @@ class UpsamplerModelConfig:
 
     def __post_init__(self) -> None:
         check_probability("blur_probability", self.blur_probability)
+        check_predictable(self.objective.prediction_type, self.schedule.zero_terminal_snr)
         if self.blur_sigma < 0:
             raise InputError(f"blur_sigma is {self.blur_sigma}; it must be 0 or more")
         if self.objective.learned_variance:

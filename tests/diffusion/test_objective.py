@@ -11,7 +11,7 @@ from torch import Tensor
 from dalle2_train.diffusion.objective import ObjectiveConfig, denoising_loss
 from dalle2_train.diffusion.prediction import target, to_eps, to_x_0
 from dalle2_train.diffusion.process import add_noise
-from dalle2_train.diffusion.schedule import NoiseSchedule
+from dalle2_train.diffusion.schedule import NoiseSchedule, ScheduleConfig, noise_schedule
 from dalle2_train.errors import InputError
 
 T = torch.tensor([0, 1, 2, 500, 998, 999])
@@ -202,3 +202,20 @@ def test_a_bad_number_is_named() -> None:
         ObjectiveConfig(max_weight=-1.0)
     with pytest.raises(InputError, match="min_snr_gamma 0"):
         ObjectiveConfig(min_snr_gamma=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weighting", ["simple", "min_snr", "v"])
+def test_never_nan_where_nothing_varies_and_no_signal_is_left(dtype: torch.dtype, weighting: str) -> None:
+    """One grey picture, no noise, the least variance, a perfect prediction or one of zeros; ᾱ is 0 at T - 1."""
+    schedule = noise_schedule(ScheduleConfig("cosine", zero_terminal_snr=True))
+    x_0, eps = torch.full((6, 3, 4, 4), 0.5, dtype=dtype), torch.zeros(6, 3, 4, 4, dtype=dtype)
+    x_t = add_noise(schedule, x_0, T, eps)
+    config = ObjectiveConfig("v_prediction", weighting, learned_variance=True)
+    for mean in (target(schedule, "v_prediction", x_0, T, eps), torch.zeros_like(x_0)):
+        for fraction in (-1.0, 0.0, 1.0):
+            prediction = torch.cat([mean, torch.full_like(mean, fraction)], dim=1).requires_grad_()
+            loss = denoising_loss(schedule, config, prediction, x_0, x_t, T, eps)
+            loss.sum().backward()
+            assert loss.dtype == torch.float32 and loss.isfinite().all()
+            assert prediction.grad is not None and prediction.grad.isfinite().all()

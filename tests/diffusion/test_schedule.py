@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UnCLIPScheduler
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
 from dalle2_train.diffusion.schedule import ScheduleConfig, at, noise_schedule
 from dalle2_train.errors import InputError
@@ -34,6 +35,18 @@ def test_cosine_equals_diffusers_float32_tables(num_steps: int) -> None:
     np.testing.assert_allclose(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_without_terminal_signal_equals_diffusers_and_keeps_the_first(name: str) -> None:
+    plain = noise_schedule(ScheduleConfig(name))
+    ours = noise_schedule(ScheduleConfig(name, zero_terminal_snr=True))
+    np.testing.assert_allclose(ours.betas, rescale_zero_terminal_snr(plain.betas), rtol=1e-9)
+    np.testing.assert_allclose(ours.alphas_cumprod[0], plain.alphas_cumprod[0], rtol=1e-12)
+    for dtype in (torch.float32, torch.float64):
+        table = ours.computed_in(dtype).alphas_cumprod
+        assert table[-1] == 0 and (table[:-1] > 0).all() and (table.diff() < 0).all()
+    assert ours.zero_terminal_snr and not plain.zero_terminal_snr
+
+
 def test_at_broadcasts_and_takes_the_dtype() -> None:
     entries = at(torch.arange(5, dtype=torch.float64), torch.tensor([4, 0]), torch.zeros(2, 3, 8, 8))
     assert entries.shape == (2, 1, 1, 1) and entries.dtype == torch.float32
@@ -45,3 +58,5 @@ def test_a_schedule_that_cannot_be_is_named() -> None:
         ScheduleConfig(num_steps=0)
     with pytest.raises(InputError, match="linear"):
         ScheduleConfig("linear", 20)
+    with pytest.raises(InputError, match="zero_terminal_snr needs num_steps 2"):
+        ScheduleConfig("cosine", 1, zero_terminal_snr=True)

@@ -27,7 +27,8 @@ DECODER = ("model.network.embed_dim=32", "model.network.channels=[8,16]", "model
            "model.network.head_dim=8", "model.network.time_dim=32")  # fmt: skip
 UPSAMPLER = ("model.network.channels=[8,8]",)
 TRAINING = ("training.num_steps=3", "training.global_batch_size=8", "training.num_threads=1")
-SAMPLER = ("prior.num_steps=2", "decoder.num_steps=2", "upsampler.num_steps=1", "prior.guidance_scale=1",
+SAMPLER = ("prior.num_steps=2", "prior.sampler=analytic_dpm", "prior.num_draws=2",
+           "decoder.num_steps=2", "upsampler.num_steps=1", "prior.guidance_scale=1",
            "decoder.guidance_scale=1")  # fmt: skip
 
 
@@ -104,6 +105,12 @@ def test_from_a_folder_of_pictures_to_a_champion(run, tmp_path, monkeypatch, cap
         assert "has no covariance.npy; run `shards embed` again" in capsys.readouterr().err
 
     parts = [f"runs/{family}" for family in ("prior", "decoder", "upsampler")]
+    run("export", *parts, "--format", "safetensors", "--to", "uncalibrated")
+    calibrated = run("calibrate", "runs/prior", "--data", "shards", *settings("num_timesteps=3"))
+    assert calibrated["num_samples"] == splits["train"] and len(calibrated["mean_squared_eps"]) == 3
+    assert main(["export", *parts, "--format", "safetensors", "--to", "uncalibrated"]) == 2
+    assert main(["calibrate", "uncalibrated/prior", "--data", "shards"]) == 2
+    assert "is part of a release, which nothing changes" in capsys.readouterr().err
     run("export", *parts, "--format", "safetensors", "--to", "release")
     asked = [f"generation.{change}" for change in SAMPLER]
     report = run("evaluate", "release", "--data", "shards", *settings("evaluation.num_queries=2", *asked))

@@ -22,13 +22,17 @@ def test_a_stage_is_set_alone() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("decoder.num_steps=0", r"generation\.decoder: .*num_steps=0: sampling needs at least 1"),
+        ("decoder.num_steps=0", r"generation\.decoder: .*num_steps 0 must be at least 1"),
         ("prior.guidance_scale=-1", r"generation\.prior: .*guidance_scale=-1.0 is negative"),
-        ("prior.eta=0.5", r"generation\.prior: .*eta=0.5 is ddim's"),
-        ("upsampler.clip_sample_range=0", "clip_sample_range=0.0: give more than 0"),
-        ("decoder.threshold_quantile=1.5", "threshold_quantile=1.5: give more than 0 and at most 1"),
+        ("prior.eta=0.5", r"generation\.prior: .*sampler ddpm has no use for eta 0.5"),
+        ("upsampler.clip_sample_range=0", "clip_sample_range 0.0 must be positive"),
+        ("decoder.threshold_quantile=1.5", "threshold_quantile 1.5 must be in"),
         ("upsampler.guidance_scale=2", r"generation\.upsampler: no key 'guidance_scale'"),
         ("decoder.sampler=dpm", r"generation\.decoder\.sampler: 'dpm'"),
+        ("prior.num_draws=0", "num_draws=0: give at least 1"),
+        ("prior.guidance_rescale=1.5", "guidance_rescale=1.5: give 0 to 1"),
+        ("decoder.sampler=analytic_dpm", "analytic_dpm is the prior's"),
+        ("second_upsampler.sampler=analytic_dpm", "analytic_dpm is the prior's"),
         ("batch_size=0", "batch_size=0"),
     ],
 )
@@ -40,3 +44,15 @@ def test_what_cannot_be_is_named(setting: str, message: str) -> None:
 def test_a_quantile_needs_a_range_to_scale_into() -> None:
     with pytest.raises(InputError, match="clip_sample_range, which is null"):
         set_generation("decoder.threshold_quantile=0.9", "decoder.clip_sample_range=null")
+
+
+def test_variances_are_ddpms_and_a_learned_one_must_have_been_learned() -> None:
+    with pytest.raises(InputError, match="ddim has no use for variance fixed_large"):
+        set_generation("decoder.sampler=ddim", "decoder.variance=fixed_large")
+    asked = set_generation("upsampler.variance=learned_range").upsampler
+    with pytest.raises(InputError, match="the model has learned none; set fixed_small or fixed_large"):
+        asked.sampler_config("epsilon", learned_variance=False)
+    ddpm, ddim = set_generation().decoder, set_generation("decoder.sampler=ddim").decoder
+    assert ddpm.sampler_config("epsilon", learned_variance=True).variance == "learned_range"
+    assert ddpm.sampler_config("epsilon", learned_variance=False).variance == "fixed_small"
+    assert ddim.sampler_config("epsilon", learned_variance=True).variance == "fixed_small"

@@ -1,0 +1,53 @@
+"""Calibrates a trained prior for Analytic-DPM, on shards of pictures with captions.
+
+Legend: N samples, S the picture's side.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dalle2_train import storage
+from dalle2_train.checkpoints.manifest import EpsStatistics, publish_manifest
+from dalle2_train.checkpoints.model import resolve_model
+from dalle2_train.data.samples.collect import Sample, collect
+from dalle2_train.errors import InputError
+from dalle2_train.generation.calibrate import CalibrationConfig, calibrate
+from dalle2_train.generation.load import RELEASE_MANIFEST, load_prior
+
+
+def calibrate_prior(
+    model: str,
+    data: str,
+    config: CalibrationConfig,
+    *,
+    clip: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> EpsStatistics:
+    """Estimate what Analytic-DPM needs of the prior `model` on the shards `data`, and keep it in the model's manifest.
+
+    Errors: InputError for another model, a part of a release, or data without such pictures.
+    """
+    folder = resolve_model(model)
+    if storage.exists(storage.join(storage.parent(folder), RELEASE_MANIFEST)):
+        raise InputError(
+            f"{model} is part of a release, which nothing changes; calibrate the run and export it again"
+        )
+    part, encoder = load_prior(model, clip=clip)
+    samples = collect(data, config.split, encoder.image_size, config.num_samples)
+    if len(samples) < 2:
+        raise InputError(f"{data}: split {config.split!r} has {len(samples)} pictures; give 2 or more")
+    image_embed = torch.cat(
+        [encoder.encode_image(batch) for batch in _images(samples).split(config.batch_size)]
+    )
+    text = encoder.encode_captions([sample.caption for sample in samples])
+    found = calibrate(part, image_embed, text, config, progress)
+    publish_manifest(folder, replace(part.manifest, eps_statistics=found))
+    return found
+
+
+def _images(samples: list[Sample]) -> Tensor:
+    """(N, 3, S, S) uint8."""
+    return torch.stack([torch.from_numpy(sample.image.copy()) for sample in samples]).permute(0, 3, 1, 2)
