@@ -12,6 +12,7 @@ from dalle2_train.recipes import FAMILIES, list_recipes, recipe_path
 from dalle2_train.training.clip import ClipModelConfig
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.decoder import DecoderModelConfig
+from dalle2_train.training.direct import DirectModelConfig
 from dalle2_train.training.prior import PriorModelConfig
 from dalle2_train.training.upsampler import UpsamplerModelConfig
 
@@ -25,13 +26,16 @@ __all__ = [
     "load_recipe",
 ]
 
-ModelConfig = ClipModelConfig | PriorModelConfig | DecoderModelConfig | UpsamplerModelConfig
+ModelConfig = (
+    ClipModelConfig | PriorModelConfig | DecoderModelConfig | UpsamplerModelConfig | DirectModelConfig
+)
 
 MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
     "clip": ClipModelConfig,
     "prior": PriorModelConfig,
     "decoder": DecoderModelConfig,
     "upsampler": UpsamplerModelConfig,
+    "direct": DirectModelConfig,
 }
 
 
@@ -49,7 +53,7 @@ class SamplingConfig:
 class Recipe:
     """All that decides a training, except where it reads and writes."""
 
-    family: Literal["clip", "prior", "decoder", "upsampler"]
+    family: Literal["clip", "prior", "decoder", "upsampler", "direct"]
     profile: Literal["paper", "karlo"]  # whose variant of unCLIP it follows where the two differ
     model: ModelConfig
     optimizer: OptimizerConfig
@@ -99,7 +103,7 @@ def _picture_size(model: ModelConfig) -> int | None:
     match model:
         case ClipModelConfig():
             return model.encoder.image_size
-        case DecoderModelConfig():
+        case DecoderModelConfig() | DirectModelConfig():
             return model.network.image_size
         case UpsamplerModelConfig():
             return model.network.high_size

@@ -38,12 +38,14 @@ def test_every_family_has_every_size() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_four_parts_of_a_size_fit_together_and_can_be_exported(size: str) -> None:
-    clip, prior, decoder, upsampler = (load_recipe(f"{family}/{size}").model for family in FAMILIES)
-    seen: Any = (clip, prior, decoder, upsampler)
-    clip, prior, decoder, upsampler = seen
+    families = ("clip", "prior", "decoder", "upsampler", "direct")
+    seen: Any = (load_recipe(f"{family}/{size}").model for family in families)
+    clip, prior, decoder, upsampler, direct = seen
     assert clip.encoder.embed_dim == prior.network.embed_dim == decoder.network.embed_dim
     assert clip.encoder.context_length == prior.network.num_text_tokens
     assert decoder.network.image_size == upsampler.network.low_size
+    assert direct.network.text_encoder.context_length == clip.encoder.context_length
+    assert direct.network.text_encoder.vocab_size >= clip.encoder.vocab_size
     assert prior.objective.prediction_type == "sample"
     # UnCLIPScheduler knows epsilon and sample, and no v.
     assert {decoder.objective.prediction_type, upsampler.objective.prediction_type} <= {"epsilon", "sample"}

@@ -58,7 +58,7 @@ class ModelManifest:
     """What a checkpoint or model folder holds."""
 
     kind: str
-    """clip, prior, decoder or upsampler."""
+    """The family: clip, prior, decoder, …"""
     config: dict[str, Any]
     """The family's model config: enough to build the network anew."""
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +66,8 @@ class ModelManifest:
     profile: str | None = None
     clip: ClipReference | None = None
     data: DataReference | None = None
+    image_embed_norm: float | None = None
+    """Mean L2 norm of the image embeddings that it learned from; None where there were none."""
     init_from: str | None = None
     """`model_digest` of the model whose weights the run began with."""
     step: int = 0

@@ -37,14 +37,16 @@ from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import absolute_source, load_clip
 from dalle2_train.encoders.tokenizer import tokenize, train_tokenizer
 from dalle2_train.errors import InputError
-from dalle2_train.launch.job import TrainJob, find_embeddings, open_clip
+from dalle2_train.launch.job import TrainJob, clip_source, find_embeddings, open_clip
 from dalle2_train.launch.pictures import build_sampler
 from dalle2_train.networks.decoder import Decoder
+from dalle2_train.networks.direct import Direct
 from dalle2_train.networks.prior import Prior
 from dalle2_train.networks.upsampler import Upsampler
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.clip import ClipModelConfig, ClipModule
 from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, whiten_image_embed
+from dalle2_train.training.direct import DirectModelConfig, DirectModule
 from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics, whiten_error
 from dalle2_train.training.protocols import Sampler
 from dalle2_train.training.texts import frozen_text_encoder
@@ -58,6 +60,7 @@ _BATCH_TYPES: dict[str, BatchType] = {
     "prior": PriorBatch,
     "decoder": DecoderBatch,
     "upsampler": UpsamplerBatch,
+    "direct": ClipBatch,
 }
 _TOKEN_BATCH_TYPES: dict[str, BatchType] = {"prior": PriorTokenBatch, "decoder": DecoderTokenBatch}
 """Where the text encodings are not stored, for they are large."""
@@ -96,15 +99,16 @@ def assemble(job: TrainJob) -> Assembly:
     """Build everything on this rank; every rank builds the same weights."""
     data = summarize(job.data)
     embeddings = find_embeddings(job) if job.needs_embeddings else None
-    clip = open_clip(job, embeddings.info) if embeddings is not None else None
+    info = embeddings.info if embeddings is not None else None
+    clip = open_clip(job, info) if job.needs_clip else None
     # The global generator is forked: whoever calls this in their own process keeps their draws.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeding.key(job.recipe.training.seed, "weights"))
         module = _build_module(job, clip)
     init_from = _prepare(job, module, embeddings)
     reference = None
-    if clip is not None and embeddings is not None:
-        reference = ClipReference(absolute_source(job.clip or embeddings.info.clip_uri), clip.fingerprint)
+    if clip is not None:
+        reference = ClipReference(absolute_source(clip_source(job, info)), clip.fingerprint)
     manifest = ModelManifest(
         kind=job.recipe.family,
         config=to_dict(job.recipe.model),
@@ -112,6 +116,7 @@ def assemble(job: TrainJob) -> Assembly:
         profile=job.recipe.profile,
         clip=reference,
         data=DataReference(storage.absolute(job.data), data.digest),
+        image_embed_norm=info.norm if info is not None else None,
         init_from=init_from,
     )
     sampler = build_sampler(job, module, clip) if job.recipe.training.sample_every_steps > 0 else None
@@ -141,6 +146,9 @@ def _words(
     family = job.recipe.family
     if isinstance(module, ClipModule):
         return _BATCH_TYPES[family], partial(tokenize, module.tokenizer)
+    if isinstance(module, DirectModule):
+        assert clip is not None
+        return _BATCH_TYPES[family], partial(tokenize, clip.tokenizer)
     if embeddings is None or embeddings.has_text_encodings:
         return _BATCH_TYPES[family], None
     assert clip is not None and isinstance(module, PriorModule | DecoderModule)
@@ -163,6 +171,8 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
             return DecoderModule(Decoder(model.network), model, clip.null_text(), *settings)
         case UpsamplerModelConfig() as model:
             return UpsamplerModule(Upsampler(model.network), model, *settings)
+        case DirectModelConfig() as model:
+            return DirectModule(Direct(model.network), *settings)
 
 
 def _covariance(embeddings: Embeddings | None) -> Tensor:

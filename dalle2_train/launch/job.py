@@ -19,9 +19,11 @@ from dalle2_train.data.stream.summary import summarize, summarize_embeddings
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import absolute_source, load_clip
 from dalle2_train.errors import InputError
+from dalle2_train.networks.text_encoder import TextEncoderConfig
 from dalle2_train.parallel.shard import mesh_sizes
 from dalle2_train.recipe import Recipe, build_recipe
 from dalle2_train.training.decoder import DecoderModelConfig
+from dalle2_train.training.direct import DirectModelConfig
 from dalle2_train.training.prior import PriorModelConfig
 
 _UNDECISIVE = {
@@ -73,6 +75,10 @@ class TrainJob:
     @property
     def needs_embeddings(self) -> bool:
         return isinstance(self.recipe.model, PriorModelConfig | DecoderModelConfig)
+
+    @property
+    def needs_clip(self) -> bool:
+        return self.needs_embeddings or isinstance(self.recipe.model, DirectModelConfig)
 
     def absolute(self) -> "TrainJob":
         """The same job for a process that works in another folder, as Ray's workers do."""
@@ -159,6 +165,8 @@ def check(job: TrainJob, workers: int) -> None:
         _check_sampling(job, open_clip(job, embeddings.info))
         if _whitens(job):
             embeddings.covariance()
+    elif job.needs_clip:
+        open_clip(job, None)
     if (begun := _newest_checkpoint(job)) is not None:
         check_begun(job, begun)
         if begun.step > recipe.training.num_steps:
@@ -197,11 +205,36 @@ def _whitens(job: TrainJob) -> bool:
             return False
 
 
-def open_clip(job: TrainJob, info: EmbeddingInfo) -> ClipEncoder:
-    """The CLIP that made the embeddings. Raises InputError for another one, or for a context that does not fit."""
-    clip = load_clip(job.clip or info.clip_uri, info.clip_fingerprint)
+def open_clip(job: TrainJob, info: EmbeddingInfo | None) -> ClipEncoder:
+    """The CLIP that made the embeddings, or, where the model reads none, the one whose tokens it reads.
+
+    Raises InputError for another one, for none, or for a context or a vocabulary that does not fit.
+    """
+    clip = load_clip(clip_source(job, info), info.clip_fingerprint if info else None)
     model = job.recipe.model
     if isinstance(model, PriorModelConfig) and model.network.num_text_tokens != clip.context_length:
         raise InputError(f"model.network.num_text_tokens is {model.network.num_text_tokens}, but the CLIP reads "
                          f"{clip.context_length} tokens; make them equal")  # fmt: skip
+    if isinstance(model, DirectModelConfig):
+        _check_text_encoder(model.network.text_encoder, clip)
     return clip
+
+
+def clip_source(job: TrainJob, info: EmbeddingInfo | None) -> str:
+    """Where the job's CLIP is: as it says, or as its embeddings do. InputError where neither does."""
+    if job.clip is not None:
+        return job.clip
+    if info is None:
+        raise InputError(f"a {job.recipe.family} reads captions as the tokens of a CLIP, and none was named; "
+                         "give its folder as --clip")  # fmt: skip
+    return info.clip_uri
+
+
+def _check_text_encoder(config: TextEncoderConfig, clip: ClipEncoder) -> None:
+    where = "model.network.text_encoder"
+    if config.context_length != clip.context_length:
+        raise InputError(f"{where}.context_length is {config.context_length}, but the CLIP's tokenizer gives "
+                         f"{clip.context_length} tokens; make them equal")  # fmt: skip
+    if config.vocab_size < len(clip.tokenizer):
+        raise InputError(f"{where}.vocab_size is {config.vocab_size}, but the CLIP's tokenizer has "
+                         f"{len(clip.tokenizer)}; give at least as many")  # fmt: skip

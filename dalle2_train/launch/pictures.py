@@ -4,16 +4,12 @@ Legend: B pictures, E embedding, H W their size.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import chain, islice
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from dalle2_train import seeding
-from dalle2_train.data.samples.collect import collect, splits_of
-from dalle2_train.data.stream.summary import summarize
 from dalle2_train.diffusion.guidance import guide
 from dalle2_train.diffusion.samplers import SamplerConfig, sample
 from dalle2_train.encoders.encoder import ClipEncoder, TextFeatures
@@ -21,31 +17,21 @@ from dalle2_train.errors import InputError
 from dalle2_train.generation.config import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE
 from dalle2_train.generation.grid import compare
 from dalle2_train.generation.pipeline import to_uint8
+from dalle2_train.launch.examples import Examples, load_examples, resized
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.networks.upsampler import enlarge
+from dalle2_train.recipe import SamplingConfig
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.decoder import DecoderModule
 from dalle2_train.training.degradation import shrink
 from dalle2_train.training.denoising import DenoisingModule, to_signal
+from dalle2_train.training.direct import DirectModule
 from dalle2_train.training.prior import PriorModule
 from dalle2_train.training.protocols import Sampler
 from dalle2_train.training.upsampler import UpsamplerModule
 
-_SPLIT = "validation"
 # What the prior's embeddings are looked up among.
 _MAX_CANDIDATES = 512
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Real pictures and their captions."""
-
-    images: Tensor
-    """(B, 3, H, W) uint8."""
-    captions: list[str]
-
-    def first(self, count: int) -> "Examples":
-        return Examples(self.images[:count], self.captions[:count])
 
 
 def build_sampler(job: TrainJob, module: UnclipModule, clip: ClipEncoder | None) -> Sampler | None:
@@ -53,12 +39,14 @@ def build_sampler(job: TrainJob, module: UnclipModule, clip: ClipEncoder | None)
     prompts, count = list(job.recipe.sampling.prompts), job.recipe.sampling.num_samples
     if isinstance(module, PriorModule):
         assert clip is not None
-        candidates = _examples(job, _MAX_CANDIDATES, clip.image_size)
+        candidates = load_examples(job, _MAX_CANDIDATES, clip.image_size)
         return _prior_sampler(job, module, clip, candidates, prompts or candidates.first(count).captions)
     if isinstance(module, DecoderModule):
         assert clip is not None
         examples = (
-            None if prompts else _examples(job, count, max(clip.image_size, module.network.config.image_size))
+            None
+            if prompts
+            else load_examples(job, count, max(clip.image_size, module.network.config.image_size))
         )
         return _decoder_sampler(job, module, clip, examples, prompts)
     if isinstance(module, UpsamplerModule):
@@ -66,8 +54,21 @@ def build_sampler(job: TrainJob, module: UnclipModule, clip: ClipEncoder | None)
             raise InputError(
                 "sampling.prompts: an upsampler enlarges pictures and reads no prompt; leave it empty"
             )
-        return _upsampler_sampler(job, module, _examples(job, count, module.network.config.high_size))
+        return _upsampler_sampler(job, module, load_examples(job, count, module.network.config.high_size))
+    if isinstance(module, DirectModule):
+        assert clip is not None
+        _check_draws_at_once(job)
+        examples = None if prompts else load_examples(job, count, module.network.config.image_size)
+        return _direct_sampler(module, clip, examples, prompts)
     return None
+
+
+def _check_draws_at_once(job: TrainJob) -> None:
+    for name in ("num_steps", "guidance_scale"):
+        if getattr(job.recipe.sampling, name) != getattr(SamplingConfig(), name):
+            raise InputError(
+                f"sampling.{name}: a direct model draws in one forward, without guidance; leave it out"
+            )
 
 
 def _decoder_sampler(
@@ -91,8 +92,25 @@ def _decoder_sampler(
         ours = _draw(job, module, (count, 3, size, size), IMAGE_CLIP_RANGE, _guided(predict, scale, 3))
         rows = {"ours": to_uint8(ours).cpu()}
         if examples is not None:
-            rows["real"] = _resized(examples.images, size)
+            rows["real"] = resized(examples.images, size)
         return compare(rows, examples.captions if examples else prompts)
+
+    return draw
+
+
+def _direct_sampler(
+    module: DirectModule, clip: ClipEncoder, examples: Examples | None, prompts: list[str]
+) -> Sampler:
+    """Ours, and beside them the real ones of examples."""
+    captions = examples.captions if examples else prompts
+    tokens = clip.tokenize(captions)
+
+    def draw(network: nn.Module) -> Image.Image:
+        ours = network(*(part.to(module.device) for part in tokens))  # (B, 3, H, W)
+        rows = {"ours": to_uint8(ours).cpu()}
+        if examples is not None:
+            rows["real"] = examples.images
+        return compare(rows, captions)
 
     return draw
 
@@ -172,25 +190,6 @@ def _guided(
         return guide(conditional, predict(x_t, t, False), scale, num_guided)
 
     return denoise
-
-
-def _examples(job: TrainJob, count: int, size: int) -> Examples:
-    """The first of the validation split, or of the trained one where there is no validation."""
-    data = summarize(job.data)
-    if not data.has_pictures:
-        raise InputError(
-            f"{job.data} holds embeddings and no pictures, which the samples during training need; give the shards "
-            "with the pictures as --data and these as --embeddings, or set training.sample_every_steps=0"
-        )
-    split = _SPLIT if _SPLIT in data.splits else job.recipe.data.split
-    sets = (uri for uri in data.sets if split in splits_of(uri))
-    found = list(islice(chain.from_iterable(collect(uri, split, size, count) for uri in sets), count))
-    images = torch.stack([torch.from_numpy(sample.image.copy()) for sample in found])  # (B, H, W, 3)
-    return Examples(images.permute(0, 3, 1, 2).contiguous(), [sample.caption for sample in found])
-
-
-def _resized(images: Tensor, size: int) -> Tensor:
-    return images if images.shape[-1] == size else to_uint8(shrink(to_signal(images, torch.float32), size))
 
 
 def _repeated(text: TextFeatures, count: int) -> TextFeatures:

@@ -53,7 +53,7 @@ class UnclipModule(pl.LightningModule):
     """A network, its settings and one update; subclasses add `compute_loss`."""
 
     kind: ClassVar[str]
-    """clip, prior, decoder or upsampler: the manifest's kind."""
+    """The family: the manifest's kind."""
     splits_batches: ClassVar[bool] = True
     """False where the loss is not a mean over samples (contrastive), so that micro-batches would change it."""
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import psutil
 import pytest
 from PIL import Image
+from tiny_clip import save_tiny_clip
 from toy_training import losses
 
 from dalle2_train import storage
@@ -183,3 +184,36 @@ def test_a_model_of_another_size_cannot_be_begun_with(make_job):
     other = make_job("other", "model.network.channels=[32, 64]", init_from=first.run_uri)
     with pytest.raises(InputError, match="--init-from"):
         train(other)
+
+
+def test_a_direct_baseline_reads_captions_by_the_clips_tokens(make_job, tmp_path):
+    clip = save_tiny_clip(tmp_path / "clip")
+    settings = (
+        "model.network.text_encoder.context_length=8",
+        "model.network.text_encoder.width=32",
+        "model.network.text_encoder.num_heads=2",
+        "model.network.num_heads=2",
+        "model.network.depth=1",
+        "data.block_size=4",
+        "training.global_batch_size=8",
+        "training.num_threads=1",
+        "training.num_steps=2",
+        "training.sample_every_steps=2",
+        "sampling.num_samples=2",
+    )
+    job = make_job("run", *settings, family="direct", clip=clip)
+    assert train(job).step == 2
+    manifest, _ = open_model(job.run_uri)
+    assert manifest.clip is not None and manifest.clip.uri == clip and manifest.image_embed_norm is None
+    with Image.open(f"{job.run_uri}/samples/step-00000002.png") as picture:
+        assert picture.width > 2 * 16 and picture.height > 2 * 16
+    for change, message in (
+        ({"clip": None}, "none was named; give its folder as --clip"),
+        ({"settings": ["model.network.text_encoder.context_length=9"]}, "context_length is 9.*gives 8"),
+        ({"settings": ["model.network.text_encoder.vocab_size=30"]}, "vocab_size is 30.*tokenizer has"),
+        ({"settings": ["sampling.guidance_scale=2"]}, "guidance_scale: a direct model draws in one forward"),
+    ):
+        told = settings + tuple(change.get("settings", ()))
+        other = make_job("other", *told, family="direct", clip=change.get("clip", clip))
+        with pytest.raises(InputError, match=message):
+            train(other)

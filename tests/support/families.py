@@ -1,4 +1,4 @@
-"""What the tests of the four families share: short settings, stand-in embeddings, and a bare training loop."""
+"""What the tests of the families share: short settings, stand-in embeddings, and a bare training loop."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One rank that trains all four families for a few steps, weights in float64: RUNS RANK WORLD_SIZE STORE PRECISION."""
+"""One rank that trains all families for a few steps, weights in float64: RUNS RANK WORLD_SIZE STORE PRECISION."""
 
 import sys
 from collections.abc import Callable
@@ -15,12 +15,15 @@ from dalle2_train.data.stream.batches import ClipBatch, DecoderBatch, PriorBatch
 from dalle2_train.encoders import ClipConfig, TextFeatures, build_clip, tokenize, train_tokenizer
 from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
+from dalle2_train.networks.direct import Direct, DirectConfig
 from dalle2_train.networks.prior import Prior, PriorConfig
+from dalle2_train.networks.text_encoder import TextEncoderConfig
 from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig
 from dalle2_train.parallel.shard import ParallelConfig
 from dalle2_train.training.clip import ClipModelConfig, ClipModule
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, whiten_image_embed
+from dalle2_train.training.direct import DirectModule
 from dalle2_train.training.fit import fit
 from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics, whiten_error
 from dalle2_train.training.strategy import MeshStrategy
@@ -95,11 +98,20 @@ def upsampler(settings: Any) -> tuple[Any, Any]:
     return UpsamplerModule(Upsampler(config.network).double(), config, *settings), batch
 
 
+def direct(settings: Any) -> tuple[Any, Any]:
+    text_encoder = TextEncoderConfig(CONTEXT_LENGTH, ClipSize.vocab_size, width=16, depth=1, num_heads=2)
+    network = Direct(DirectConfig(text_encoder, image_size=8, patch_size=4, depth=2, num_heads=2)).double()
+    tokenizer = train_tokenizer(CAPTIONS, ClipSize.vocab_size, CONTEXT_LENGTH)
+    batch = ClipBatch(torch.arange(8), random_pictures(8, 8), *tokenize(tokenizer, CAPTIONS))
+    return DirectModule(network, *settings), batch
+
+
 FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "clip": clip,
     "prior": prior,
     "decoder": decoder,
     "upsampler": upsampler,
+    "direct": direct,
 }
 
 

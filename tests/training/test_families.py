@@ -1,4 +1,4 @@
-"""All four families train on two sharded ranks as on one: exactly in float64, nearly in bf16."""
+"""All families train on two sharded ranks as on one: exactly in float64, nearly in bf16."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def start_ranks(runs: Path, precision: str) -> list[subprocess.Popen]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """one/, two/ and bf16/, each with the four families' runs."""
+    """one/, two/ and bf16/, each with every family's run."""
     folder = tmp_path_factory.mktemp("families")
     ranks = start_ranks(folder / "two", "fp32")
     family_rank.train_alone(folder / "one")

@@ -17,7 +17,7 @@ from dalle2_train.data.decoded import Decoded
 
 
 class ClipBatch(NamedTuple):
-    """For CLIP: pictures and tokenised captions."""
+    """For CLIP and the direct baseline: pictures and tokenised captions."""
 
     index: Tensor  # (B,) int64
     image: Tensor  # (B, 3, H, W) uint8
