@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(notdir $(CONSTRAINTS))
 CODE := dalle2_train tests $(wildcard benchmarks pipelines)
 
-.PHONY: help setup lint format types imports test test-system system-deps quickstart emoji bench-data bench-samplers ui clean
+.PHONY: help setup lint format types imports test test-system system-deps quickstart emoji comparison bench-data bench-samplers ui clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ quickstart: setup  ## train all four models on emoji and sample pictures: quicks
 
 emoji: setup  ## the longer training on all emoji: emoji/
 	$(BIN)/python -m pipelines.emoji
+
+comparison: setup  ## what each piece of unCLIP buys, at equal CPU time: comparison/, docs/results/comparison.md
+	$(BIN)/python -m pipelines.comparison --docs docs
 
 bench-data: setup  ## samples a second beside webdataset's, on an idle machine: docs/results/data.json
 	$(BIN)/python -m benchmarks.data

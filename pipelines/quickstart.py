@@ -25,7 +25,7 @@ from dalle2_train.generation.config import (
     PriorStageConfig,
     UpsamplerStageConfig,
 )
-from dalle2_train.generation.load import load_unclip
+from dalle2_train.generation.drawing import open_text_to_image
 from dalle2_train.launch import TrainJob, train
 from dalle2_train.launch.embed import embed
 from dalle2_train.promotion import PromotionDecision, promote
@@ -33,7 +33,7 @@ from dalle2_train.recipe import load_recipe
 from dalle2_train.training.fit import FitResult
 from dalle2_train.workflow import Workflow, loss_curves
 from dalle2_train.workflow.progress import Tell
-from dalle2_train.workflow.steps import evaluate_unclip, sample_captions
+from dalle2_train.workflow.steps import evaluate_model, sample_captions
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,9 @@ def _evaluate(model: str, data: str, config: EvaluationConfig, sampler: Generati
     def progress(what: str, done: int, total: int) -> None:
         tell(done, total, what)
 
-    return Made(evaluate_unclip(load_unclip([model]), [model], data, config, sampler, progress=progress)[0])
+    return Made(
+        evaluate_model(open_text_to_image([model], sampler), [model], data, config, progress=progress)[0]
+    )
 
 
 def _report(model: str) -> EvaluationReport:

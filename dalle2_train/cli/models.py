@@ -76,19 +76,16 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 def _evaluate(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import build
     from dalle2_train.evaluation import EvaluationConfig, table
-    from dalle2_train.generation.load import load_unclip
+    from dalle2_train.generation.drawing import open_with_settings
     from dalle2_train.generation.presets import generation_config
     from dalle2_train.workflow.progress import on_a_line
-    from dalle2_train.workflow.steps import evaluate_unclip, image_size
+    from dalle2_train.workflow.steps import evaluate_model
 
     sections = _sections(args.set, "evaluation", "generation")
     generation_config(sections["generation"])  # to be told now, not when the models are loaded
     models = resolve_models(args.models, args.tracking)
-    unclip = load_unclip(models)
-    sampler = generation_config(sections["generation"], unclip.decoder.manifest.profile)
-    config = build(
-        EvaluationConfig, {"image_size": image_size(unclip), **sections["evaluation"]}, "evaluation"
-    )
+    model = open_with_settings(models, sections["generation"])
+    config = build(EvaluationConfig, {"image_size": model.image_size, **sections["evaluation"]}, "evaluation")
     if args.dry_run:
         found, of_them = extent(args.data)
         data = {"models": models, "data": args.data, **found}
@@ -98,9 +95,7 @@ def _evaluate(args: argparse.Namespace) -> Outcome:
         def tell(what: str, done: int, total: int) -> None:
             line.tell(done, total, what)
 
-        report_uri, report = evaluate_unclip(
-            unclip, models, args.data, config, sampler, to=args.to, progress=tell
-        )
+        report_uri, report = evaluate_model(model, models, args.data, config, to=args.to, progress=tell)
     return Outcome({"report": report_uri, **report.to_json()}, table(report))
 
 
@@ -150,16 +145,17 @@ def _would_promote(args: argparse.Namespace, policy: "PromotionPolicy") -> Outco
 
 def _export(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import to_dict
-    from dalle2_train.export.diffusers_folder import check_exportable, export_diffusers
+    from dalle2_train.export.diffusers_folder import check_exportable, export_diffusers, load_exportable
     from dalle2_train.export.release import export_release
-    from dalle2_train.generation.load import load_unclip
+    from dalle2_train.generation.drawing import load_model
     from dalle2_train.workflow.progress import on_a_line
 
     models = resolve_models(args.models, args.tracking)
     if args.dry_run:
-        unclip = load_unclip(models)
         if args.format == "diffusers":
-            check_exportable(unclip)
+            check_exportable(load_exportable(models))
+        else:
+            load_model(models)
         return would(
             {"models": models, "to": args.to}, f"export {', '.join(models)} as {args.format} to {args.to}"
         )
@@ -171,8 +167,7 @@ def _export(args: argparse.Namespace) -> Outcome:
 
 def _sample(args: argparse.Namespace) -> Outcome:
     from dalle2_train import storage
-    from dalle2_train.config import to_dict
-    from dalle2_train.generation.load import load_unclip
+    from dalle2_train.generation.drawing import open_with_settings
     from dalle2_train.generation.presets import generation_config
     from dalle2_train.workflow.progress import on_a_line
     from dalle2_train.workflow.steps import sample_grid
@@ -181,13 +176,12 @@ def _sample(args: argparse.Namespace) -> Outcome:
         raise InputError(f"--to {args.to}: the picture is a PNG; give a name that ends in .png")
     settings = _sections(args.set, "generation")["generation"]
     generation_config(settings)  # to be told now, not when the models are loaded
-    unclip = load_unclip(resolve_models(args.models, args.tracking))
-    sampler = generation_config(settings, unclip.decoder.manifest.profile)
+    model = open_with_settings(resolve_models(args.models, args.tracking), settings)
     storage.check_could_write(storage.parent(args.to))
     count = f"{len(args.prompt)} picture{'s' * (len(args.prompt) > 1)}"
     if args.dry_run:
         return would({"to": args.to, "prompts": args.prompt}, f"sample {count} into {args.to}")
     with on_a_line("sample") as line:
-        sample_grid(unclip, args.prompt, args.to, sampler=sampler, seed=args.seed, progress=line.tell)
-    done = {"to": args.to, "prompts": args.prompt, "seed": args.seed, "generation": to_dict(sampler)}
+        sample_grid(model, args.prompt, args.to, seed=args.seed, progress=line.tell)
+    done = {"to": args.to, "prompts": args.prompt, "seed": args.seed, "generation": dict(model.settings)}
     return Outcome(done, f"{args.to}: {count}")

@@ -1,11 +1,11 @@
 """How good generated pictures are: by a judge from outside, by the model's own CLIP, and in a report."""
 
-from dalle2_train.evaluation.cosines import Generated
 from dalle2_train.evaluation.evaluate import EvaluationConfig, ModelIdentity, evaluate
 from dalle2_train.evaluation.identity import verified_digest
 from dalle2_train.evaluation.output import read_report, write_evaluation
 from dalle2_train.evaluation.report import SPLITS, EvaluationReport, PriorCosines, Reading, Scores
 from dalle2_train.evaluation.table import table
+from dalle2_train.generation.text_to_image import Generated
 
 __all__ = [
     "SPLITS",

@@ -4,7 +4,6 @@ Legend: B captions, E embedding, H W picture size in pixels.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,17 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dalle2_train.evaluation.report import PriorCosines
-
-
-class Generated(NamedTuple):
-    """What a model made of a batch of captions."""
-
-    image: Tensor
-    """(B, 3, H, W) uint8."""
-    image_embed: Tensor | None = None
-    """(B, E) that the prior predicted, in CLIP's own scale; None where there is no prior."""
-    text_embed: Tensor | None = None
-    """(B, E) CLIP's, of the captions; there where `image_embed` is."""
+from dalle2_train.generation.text_to_image import Generated
 
 
 def joined(batches: Sequence[Generated]) -> Generated:

@@ -19,12 +19,13 @@ from dalle2_train.config import to_dict
 from dalle2_train.data.samples.collect import collect, splits_of
 from dalle2_train.errors import InputError
 from dalle2_train.evaluation import references
-from dalle2_train.evaluation.cosines import Generated, joined, prior_cosines
+from dalle2_train.evaluation.cosines import joined, prior_cosines
 from dalle2_train.evaluation.gallery import Gallery, choose, fingerprint
 from dalle2_train.evaluation.judge import load_judge
 from dalle2_train.evaluation.kid import kid
 from dalle2_train.evaluation.report import SPLITS, EvaluationReport, PriorCosines, Reading, Scores
 from dalle2_train.evaluation.retrieval import Rate, chance, recall_at, similarities
+from dalle2_train.generation.text_to_image import Generated
 
 HELD_OUT = "validation"
 _NUM_NOISE = 50

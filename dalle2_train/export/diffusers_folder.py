@@ -21,10 +21,12 @@ from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.tokenizer import save_tokenizer
 from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.export.proof import PROOF_CONFIG, prove
-from dalle2_train.export.release import diffusion_parts, model_digests
+from dalle2_train.export.release import model_digests
 from dalle2_train.export.staging import check_free, file_names, refuse_damage, staged
 from dalle2_train.generation.config import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE, GenerationConfig
-from dalle2_train.generation.load import Part, Unclip, load_unclip
+from dalle2_train.generation.direct import DirectModel
+from dalle2_train.generation.drawing import load_model
+from dalle2_train.generation.load import Part, Unclip
 from dalle2_train.networks import decoder, prior, upsampler
 
 EXPORT_REPORT = "export.json"
@@ -76,7 +78,7 @@ def export_diffusers(
     what diffusers cannot hold, and when the proof fails. Then nothing is at `to`.
     """
     diffusers_version = _diffusers_version()
-    unclip = load_unclip(models, clip=clip)
+    unclip = load_exportable(models, clip=clip)
     digests = model_digests(unclip)
     report = _report_at(to)
     if report is None or report.get("models") != digests:
@@ -93,11 +95,21 @@ def export_diffusers(
     return DiffusersExport(path=storage.absolute(to), models=digests, proof=report["proof"])
 
 
+def load_exportable(models: Sequence[str], *, clip: str | None = None) -> Unclip:
+    """`load_unclip`, but a direct baseline is refused by its name, with RefusedError."""
+    model = load_model(models, clip=clip)
+    if isinstance(model, DirectModel):
+        raise RefusedError(
+            f"{models[0]} is a direct baseline, which diffusers has no pipeline for; export it as safetensors"
+        )
+    return model
+
+
 def check_exportable(unclip: Unclip) -> None:
     """RefusedError that names everything diffusers cannot hold."""
-    faults = [
-        fault for kind, part in diffusion_parts(unclip).items() for fault in _schedule_faults(kind, part)
-    ]
+    faults = [fault for kind, part in unclip.parts.items() for fault in _schedule_faults(kind, part)]
+    if unclip.prior is None:
+        faults.append("there is no prior, which UnCLIPPipeline cannot do without")
     if unclip.upsampler is None:
         faults.append("there is no upsampler, which UnCLIPPipeline cannot do without")
     config, length = unclip.decoder.network.config, unclip.clip.context_length
@@ -133,7 +145,7 @@ def _schedule_faults(kind: str, part: Part) -> list[str]:
 
 def write_folder(unclip: Unclip, folder: Path, diffusers_version: str) -> None:
     """All files of the pipeline, unproved."""
-    assert unclip.upsampler is not None
+    assert unclip.prior is not None and unclip.upsampler is not None
     diffusion_decoder = unclip.decoder.network
     networks = {
         "prior": (prior.diffusers_config(unclip.prior.network.config), unclip.prior.network.state_dict()),

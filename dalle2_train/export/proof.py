@@ -19,7 +19,6 @@ from torch import Tensor
 from dalle2_train import storage
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.errors import RefusedError
-from dalle2_train.export.release import diffusion_parts
 from dalle2_train.generation.config import (
     DecoderStageConfig,
     GenerationConfig,
@@ -93,7 +92,7 @@ def _in_float64(unclip: Unclip) -> Unclip:
         return replace(part, network=copy.deepcopy(part.network).double())
 
     clip = ClipEncoder(copy.deepcopy(unclip.clip.model).double(), unclip.clip.tokenizer, unclip.clip.pixels)
-    return replace(unclip, clip=clip, **{kind: widened(p) for kind, p in diffusion_parts(unclip).items()})
+    return replace(unclip, clip=clip, **{kind: widened(p) for kind, p in unclip.parts.items()})
 
 
 def _draw(unclip: Unclip, prompts: Sequence[str], config: GenerationConfig) -> Tensor:
@@ -116,7 +115,7 @@ def _request(prompts: Sequence[str], config: GenerationConfig) -> dict[str, obje
 
 def _noise(unclip: Unclip, num_prompts: int, config: GenerationConfig) -> dict[str, Tensor]:
     """The noise of `generate_stages`, named so that the steps' noise sorts in the order of its use."""
-    assert unclip.upsampler is not None
+    assert unclip.prior is not None and unclip.upsampler is not None
     small, large = unclip.decoder.network.config.image_size, unclip.upsampler.network.config.high_size
     stages = [
         ("prior", "prior_latents", (unclip.prior.network.config.embed_dim,), config.prior.num_steps),

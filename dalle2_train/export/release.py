@@ -13,7 +13,9 @@ from dalle2_train.checkpoints.manifest import publish_manifest, read_manifest
 from dalle2_train.encoders.clip import save_clip
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.export.staging import check_free, file_names, refuse_damage, staged
-from dalle2_train.generation.load import RELEASE_MANIFEST, Part, Unclip, load_unclip
+from dalle2_train.generation.direct import DirectModel
+from dalle2_train.generation.drawing import load_model
+from dalle2_train.generation.load import RELEASE_MANIFEST, TrainedPart, Unclip
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -32,62 +34,57 @@ class Release:
 
 
 def export_release(models: Sequence[str], to: str, *, clip: str | None = None) -> Release:
-    """Writes clip/, prior/, decoder/, upsampler/ and unclip.json to the folder or URI `to`.
+    """Writes clip/, prior/, decoder/, upsampler/ and unclip.json to the folder or URI `to`; of a direct baseline clip/,
+    direct/ and unclip.json.
 
-    The folder is a MODEL of its own: `load_unclip([to])` opens it, and so does each part's subfolder. The same model
+    The folder is a MODEL of its own: `load_model([to])` opens it, and so does each part's subfolder. The same model
     folders give the same bytes. A `to` that holds the release of these very models is left as it is.
     Errors: InputError as `load_unclip`, or when something else is at `to`; RefusedError for damaged files, there too.
     """
-    unclip = load_unclip(models, clip=clip)
-    if not _holds(to, unclip):
+    model = load_model(models, clip=clip)
+    if not _holds(to, model):
         check_free(to)
         with staged(to, last=RELEASE_MANIFEST) as folder:
-            _write(unclip, folder)
+            _write(model, folder)
     text = storage.read_bytes(storage.join(to, RELEASE_MANIFEST))
     return Release(
         path=storage.absolute(to),
         digest=storage.sha256_bytes(text),
-        models=model_digests(unclip),
+        models=model_digests(model),
         num_bytes=sum(storage.size(file) for file in storage.list_files(to)),
     )
 
 
-def model_digests(unclip: Unclip) -> dict[str, str]:
-    """kind → digest of the model that was loaded; the CLIP's is its fingerprint."""
-    return {"clip": unclip.clip.fingerprint} | {
-        kind: model_digest(part.manifest) for kind, part in diffusion_parts(unclip).items()
+def model_digests(model: Unclip | DirectModel) -> dict[str, str]:
+    """Stage → digest of the model that was loaded; the CLIP's is its fingerprint."""
+    return {"clip": model.clip.fingerprint} | {
+        stage: model_digest(part.manifest) for stage, part in model.parts.items()
     }
 
 
-def diffusion_parts(unclip: Unclip) -> dict[str, Part]:
-    """The parts that are there, by kind."""
-    parts = {"prior": unclip.prior, "decoder": unclip.decoder, "upsampler": unclip.upsampler}
-    return {kind: part for kind, part in parts.items() if part is not None}
-
-
-def _holds(to: str, unclip: Unclip) -> bool:
+def _holds(to: str, model: Unclip | DirectModel) -> bool:
     """Is a whole release of these models at `to`?"""
     uri = storage.join(to, RELEASE_MANIFEST)
     if not storage.exists(uri):
         return False
     described = storage.read_json(uri)
-    if not isinstance(described, dict) or described.get("models") != model_digests(unclip):
+    if not isinstance(described, dict) or described.get("models") != model_digests(model):
         return False
     refuse_damage(to, {name: entry["sha256"] for name, entry in described["files"].items()})
-    released = read_manifest(storage.join(to, "prior"))
-    return released.eps_statistics == unclip.prior.manifest.eps_statistics
+    released = {stage: read_manifest(storage.join(to, stage)).eps_statistics for stage in model.parts}
+    return released == {stage: part.manifest.eps_statistics for stage, part in model.parts.items()}
 
 
-def _write(unclip: Unclip, folder: Path) -> None:
-    save_clip(unclip.clip.model, unclip.clip.tokenizer, folder / "clip")
+def _write(model: Unclip | DirectModel, folder: Path) -> None:
+    save_clip(model.clip.model, model.clip.tokenizer, folder / "clip")
     # A CLIP with pixel statistics that save_clip cannot write would be another CLIP.
-    load_clip(str(folder / "clip"), unclip.clip.fingerprint)
-    for kind, part in diffusion_parts(unclip).items():
-        _write_part(part, folder / kind)
-    storage.publish_json(str(folder / RELEASE_MANIFEST), _describe(unclip, folder))
+    load_clip(str(folder / "clip"), model.clip.fingerprint)
+    for stage, part in model.parts.items():
+        _write_part(part, folder / stage)
+    storage.publish_json(str(folder / RELEASE_MANIFEST), _describe(model, folder))
 
 
-def _write_part(part: Part, folder: Path) -> None:
+def _write_part(part: TrainedPart, folder: Path) -> None:
     """A model folder such as training leaves behind."""
     folder.mkdir()
     weights = folder / WEIGHTS
@@ -97,16 +94,16 @@ def _write_part(part: Part, folder: Path) -> None:
     publish_manifest(str(folder), replace(part.manifest, files={WEIGHTS: entry}, order=None))
 
 
-def _describe(unclip: Unclip, folder: Path) -> dict[str, Any]:
+def _describe(model: Unclip | DirectModel, folder: Path) -> dict[str, Any]:
     """unclip.json: nothing in it depends on when or where the release is written."""
     files = {
         name: asdict(FileEntry(storage.sha256_file(folder / name), (folder / name).stat().st_size))
         for name in file_names(folder)
     }
-    manifests = {kind: asdict(part.manifest) for kind, part in diffusion_parts(unclip).items()}
+    manifests = {stage: asdict(part.manifest) for stage, part in model.parts.items()}
     return {
         "format_version": FORMAT_VERSION,
-        "models": model_digests(unclip),
+        "models": model_digests(model),
         "manifests": manifests,
         "files": files,
     }

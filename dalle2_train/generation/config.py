@@ -87,6 +87,11 @@ class PriorStageConfig(GuidedStageConfig):
 class DecoderStageConfig(GuidedStageConfig):
     """Image embedding → small picture."""
 
+    image_embed: Literal["prior", "text", "none"] = "prior"
+    """What is read as the image embedding, for every caption. prior: what the prior predicts. text: the caption's own
+    text embedding, at the length of an image embedding (the paper's zero-shot ablation, §5.1). none: the learned null,
+    for a decoder that was trained on text alone. But for prior, the prior is not run and may be left out."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_analytic_dpm(self.sampler)

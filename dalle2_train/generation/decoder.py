@@ -17,21 +17,24 @@ from dalle2_train.networks.decoder import Decoder
 
 def run_decoder(
     part: Part[Decoder],
-    image_embed: Tensor,
+    image_embed: Tensor | None,
     text: TextFeatures,
     null_text: TextFeatures,
     draws: Draws,
     config: DecoderStageConfig,
     tick: Tick,
 ) -> Tensor:
-    """Image embeddings (B, E) and text features (B) → small pictures (B, 3, H, W) in [-1, 1]."""
+    """Image embeddings (B, E), or None for the learned null, and text features (B) → small pictures (B, 3, H, W) in
+    [-1, 1]."""
     network, scale = part.network, config.guidance_scale
     both = both_halves(text, null_text, scale)  # (2B, …) or (B, …)
+    null = network.null_image_embed.expand_as(text.text_embed)  # (B, E)
+    condition = null if image_embed is None else image_embed
     if scale != 1:
-        image_embed = torch.cat([network.null_image_embed.expand_as(image_embed), image_embed])
+        condition = torch.cat([null, condition])  # (2B, E)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        prediction = network(*twice(x_t, t, scale), image_embed, *both)  # (2B, 6, H, W)
+        prediction = network(*twice(x_t, t, scale), condition, *both)  # (2B, 6, H, W)
         # The variance is the conditional half's, unguided.
         return guided(prediction, scale, 3, config.guidance_rescale)  # (B, 6, H, W)
 

@@ -25,12 +25,18 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Part(Generic[Network]):
-    """One trained diffusion model, ready to sample from."""
+class TrainedPart(Generic[Network]):
+    """One trained model, ready to sample from."""
 
     manifest: ModelManifest
     network: Network
     """With EMA weights, in eval mode, without gradients."""
+
+
+@dataclass(frozen=True)
+class Part(TrainedPart[Network]):
+    """One trained diffusion model."""
+
     schedule_config: ScheduleConfig
     schedule: NoiseSchedule
     objective: ObjectiveConfig
@@ -42,24 +48,38 @@ class Unclip:
 
     clip: ClipEncoder
     clip_uri: str
-    prior: Part[Prior]
+    prior: Part[Prior] | None
+    """None: the decoder reads the caption's own embedding, or none (`DecoderStageConfig.image_embed`)."""
     decoder: Part[Decoder]
     upsampler: Part[Upsampler] | None
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Stage → the part, of those that are there, in the order in which they run."""
+        parts = {"prior": self.prior, "decoder": self.decoder, "upsampler": self.upsampler}
+        return {stage: part for stage, part in parts.items() if part is not None}
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of the pictures it makes."""
+        if self.upsampler is not None:
+            return self.upsampler.network.config.high_size
+        return self.decoder.network.config.image_size
 
 
 def load_unclip(models: Sequence[str], *, clip: str | None = None, parts: Sequence[str] = PARTS) -> Unclip:
     """An unCLIP of `models`: runs, checkpoints, model folders or one release folder, in any order.
 
     clip: a CLIP folder or hub name; by default one among `models`, or the one that the parts' manifests name.
-    It must be the CLIP that the parts were trained with. parts: those that must be there; leave "upsampler"
-    out for the decoder's small pictures.
+    It must be the CLIP that the parts were trained with. parts: those that must be there, the decoder always;
+    leave "upsampler" out for the decoder's small pictures, "prior" where the decoder reads no prior's embeddings.
     Errors: InputError for a folder that isn't there, a missing or doubled part, parts that do not fit one
     another, or another CLIP; RefusedError for damaged files.
     """
     found: dict[str, tuple[ModelManifest, dict[str, Tensor]]] = {}
-    for uri in _unpack_releases(models):
+    for uri in unpack_releases(models):
         if is_clip_folder(uri):
-            clip = _only_one("clip", clip, uri)
+            clip = only_one("clip", clip, uri)
             continue
         manifest, state = open_model(uri)
         _check_kind(uri, manifest)
@@ -69,11 +89,11 @@ def load_unclip(models: Sequence[str], *, clip: str | None = None, parts: Sequen
             )
         found[manifest.kind] = (manifest, state)
     _check_parts(found, parts)
-    encoder, clip_uri = _load_clip(clip, {kind: manifest for kind, (manifest, _) in found.items()})
+    encoder, clip_uri = open_clip(clip, {kind: manifest for kind, (manifest, _) in found.items()})
     unclip = Unclip(
         clip=encoder,
         clip_uri=clip_uri,
-        prior=_part(*found["prior"], PriorConfig, Prior),
+        prior=_part(*found["prior"], PriorConfig, Prior) if "prior" in found else None,
         decoder=_part(*found["decoder"], DecoderConfig, Decoder),
         upsampler=_part(*found["upsampler"], UpsamplerConfig, Upsampler) if "upsampler" in found else None,
     )
@@ -86,7 +106,7 @@ def load_prior(uri: str, *, clip: str | None = None) -> tuple[Part[Prior], ClipE
     manifest, state = open_model(uri)
     if manifest.kind != "prior":
         raise InputError(f"{uri} is a model of kind {manifest.kind!r}; give a diffusion prior")
-    return _part(manifest, state, PriorConfig, Prior), _load_clip(clip, {"prior": manifest})[0]
+    return _part(manifest, state, PriorConfig, Prior), open_clip(clip, {"prior": manifest})[0]
 
 
 def is_clip_folder(uri: str) -> bool:
@@ -96,7 +116,7 @@ def is_clip_folder(uri: str) -> bool:
     )
 
 
-def _unpack_releases(models: Sequence[str]) -> list[str]:
+def unpack_releases(models: Sequence[str]) -> list[str]:
     """`models` with a release folder replaced by the folders in it. Missing folder: InputError."""
     if not models:
         raise InputError(
@@ -127,7 +147,8 @@ def _release_folders(uri: str) -> list[str]:
         raise InputError(f"{uri}: {RELEASE_MANIFEST} lacks {error}; restore it or export again") from error
 
 
-def _only_one(kind: str, first: str | None, second: str) -> str:
+def only_one(kind: str, first: str | None, second: str) -> str:
+    """`second`. InputError where `first` is another model of the same kind."""
     if first is not None and storage.absolute(first) != storage.absolute(second):
         raise InputError(f"two models of kind {kind!r} were given, {first} and {second}; leave one out")
     return second
@@ -143,8 +164,7 @@ def _check_kind(uri: str, manifest: ModelManifest) -> None:
 
 
 def _check_parts(found: Mapping[str, Any], parts: Sequence[str]) -> None:
-    # Pictures come from the decoder, and the decoder needs the prior's embedding.
-    needed = [kind for kind in PARTS if kind in {"prior", "decoder", *parts}]
+    needed = [kind for kind in PARTS if kind in {"decoder", *parts}]
     missing = [kind for kind in needed if kind not in found]
     if missing:
         have = ", ".join(found) or "none"
@@ -154,7 +174,7 @@ def _check_parts(found: Mapping[str, Any], parts: Sequence[str]) -> None:
         )
 
 
-def _load_clip(source: str | None, manifests: Mapping[str, ModelManifest]) -> tuple[ClipEncoder, str]:
+def open_clip(source: str | None, manifests: Mapping[str, ModelManifest]) -> tuple[ClipEncoder, str]:
     """The CLIP that all parts were trained with, and where it was found.
 
     Some may name its text half alone, as those do that come from a diffusers text-to-image folder.
@@ -191,13 +211,22 @@ def _part(
     manifest: ModelManifest, state: dict[str, Tensor], config_type: type, network_type: type[Network]
 ) -> Part[Network]:
     where = f"{manifest.kind} manifest"
-    try:
-        sections = {name: manifest.config[name] for name in ("network", "schedule", "objective")}
-    except KeyError as error:
-        raise InputError(
-            f"{where}: config has no section {error}; it was written by another program"
-        ) from error
-    network = network_type(build(config_type, sections["network"], f"{where}.network"))
+    schedule_config = build(ScheduleConfig, _section(manifest, "schedule"), f"{where}.schedule")
+    return Part(
+        manifest=manifest,
+        network=open_network(manifest, state, config_type, network_type),
+        schedule_config=schedule_config,
+        schedule=noise_schedule(schedule_config),
+        objective=build(ObjectiveConfig, _section(manifest, "objective"), f"{where}.objective"),
+    )
+
+
+def open_network(
+    manifest: ModelManifest, state: dict[str, Tensor], config_type: type, network_type: type[Network]
+) -> Network:
+    """The network that a manifest describes, with these weights. InputError where they do not fit."""
+    where = f"{manifest.kind} manifest"
+    network = network_type(build(config_type, _section(manifest, "network"), f"{where}.network"))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -205,24 +234,27 @@ def _part(
         raise InputError(
             f"{where}: its weights do not fit its config ({reason}); restore the folder"
         ) from error
-    schedule_config = build(ScheduleConfig, sections["schedule"], f"{where}.schedule")
-    return Part(
-        manifest=manifest,
-        network=network.eval().requires_grad_(False),
-        schedule_config=schedule_config,
-        schedule=noise_schedule(schedule_config),
-        objective=build(ObjectiveConfig, sections["objective"], f"{where}.objective"),
-    )
+    return network.eval().requires_grad_(False)
+
+
+def _section(manifest: ModelManifest, name: str) -> Any:
+    if name not in manifest.config:
+        raise InputError(
+            f"{manifest.kind} manifest: config has no section {name!r}; it was written by another program"
+        )
+    return manifest.config[name]
 
 
 def _check_fit(unclip: Unclip) -> None:
     """Sizes that must agree between the parts."""
-    prior, decoder = unclip.prior.network.config, unclip.decoder.network.config
-    sizes = [
-        ("CLIP's embedding", unclip.clip.embed_dim, "the prior's", prior.embed_dim),
-        ("CLIP's embedding", unclip.clip.embed_dim, "the decoder's", decoder.embed_dim),
-        ("CLIP's context length", unclip.clip.context_length, "the prior's", prior.num_text_tokens),
-    ]
+    decoder = unclip.decoder.network.config
+    sizes = [("CLIP's embedding", unclip.clip.embed_dim, "the decoder's", decoder.embed_dim)]
+    if unclip.prior is not None:
+        prior = unclip.prior.network.config
+        sizes += [
+            ("CLIP's embedding", unclip.clip.embed_dim, "the prior's", prior.embed_dim),
+            ("CLIP's context length", unclip.clip.context_length, "the prior's", prior.num_text_tokens),
+        ]
     if unclip.upsampler is not None:
         low_size = unclip.upsampler.network.config.low_size
         sizes.append(("the decoder's picture size", decoder.image_size, "the upsampler's low_size", low_size))

@@ -4,7 +4,7 @@ The formulas and their order are diffusers' UnCLIPPipeline's, so that equal nois
 Legend: B prompts, E embedding, H W a stage's picture size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,21 +14,21 @@ from dalle2_train.encoders.encoder import TextFeatures
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig, StageConfig
 from dalle2_train.generation.decoder import run_decoder
+from dalle2_train.generation.embeds import check_embed, text_as_image_embed
 from dalle2_train.generation.load import Part, Unclip
 from dalle2_train.generation.noise import Draws
+from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.prior import run_prior
 from dalle2_train.generation.stage import Tick
+from dalle2_train.generation.text_to_image import Progress
 from dalle2_train.generation.upsampling import run_upsampler
-
-Progress = Callable[[int, int], None]
-"""Called as progress(done, total) after every denoising step of a batch."""
 
 
 class Stages(NamedTuple):
     """What each stage made."""
 
-    image_embed: Tensor
-    """(B, E) in CLIP's own scale."""
+    image_embed: Tensor | None
+    """(B, E) in CLIP's own scale: the prior's, or the caption's in its place; None for the learned null."""
     small: Tensor
     """(B, 3, H, W) in [-1, 1]: the decoder's."""
     image: Tensor
@@ -64,6 +64,7 @@ def generate_stages(
     """`generate`, but every stage's floats, batch by batch."""
     if not prompts:
         raise InputError("no prompt was given; give at least one")
+    check_embed(unclip, config)
     stages = _stages(unclip, config)
     _check_steps(stages)
     starts = range(0, len(prompts), config.batch_size)
@@ -79,11 +80,6 @@ def generate_stages(
     return batches
 
 
-def to_uint8(image: Tensor) -> Tensor:
-    """[-1, 1] → 0 … 255, rounded to nearest."""
-    return ((image.clamp(-1, 1) * 0.5 + 0.5) * 255).round().to(torch.uint8)
-
-
 def _run_stages(
     unclip: Unclip,
     text: TextFeatures,
@@ -92,7 +88,7 @@ def _run_stages(
     config: GenerationConfig,
     tick: Tick,
 ) -> Stages:
-    image_embed = run_prior(unclip.prior, text, null_text, draws, config.prior, tick)  # (B, E)
+    image_embed = _image_embed(unclip, text, null_text, draws, config, tick)  # (B, E)
     # (B, 3, h, w)
     small = run_decoder(unclip.decoder, image_embed, text, null_text, draws, config.decoder, tick)
     image = small
@@ -101,12 +97,30 @@ def _run_stages(
     return Stages(image_embed, small, image)
 
 
+def _image_embed(
+    unclip: Unclip,
+    text: TextFeatures,
+    null_text: TextFeatures,
+    draws: Draws,
+    config: GenerationConfig,
+    tick: Tick,
+) -> Tensor | None:
+    """What `config.decoder.image_embed` says, (B, E), or None for the learned null."""
+    match config.decoder.image_embed:
+        case "none":
+            return None
+        case "text":
+            return text_as_image_embed(unclip.decoder.manifest, text.text_embed)
+        case "prior":
+            assert unclip.prior is not None, "see check_embed"
+            return run_prior(unclip.prior, text, null_text, draws, config.prior, tick)
+
+
 def _stages(unclip: Unclip, config: GenerationConfig) -> dict[str, tuple[Part, StageConfig]]:
-    """Name → the part and how it is sampled, of the stages that `unclip` has."""
-    stages: dict[str, tuple[Part, StageConfig]] = {
-        "prior": (unclip.prior, config.prior),
-        "decoder": (unclip.decoder, config.decoder),
-    }
+    """Name → the part and how it is sampled, of the stages that are run."""
+    stages: dict[str, tuple[Part, StageConfig]] = {"decoder": (unclip.decoder, config.decoder)}
+    if unclip.prior is not None and config.decoder.image_embed == "prior":
+        stages["prior"] = unclip.prior, config.prior
     if unclip.upsampler is not None:
         stages["upsampler"] = unclip.upsampler, config.upsampler
     return stages

@@ -12,7 +12,7 @@ from torch import Tensor
 from dalle2_train.data.samples.collect import collect, splits_of
 from dalle2_train.data.stream.summary import summarize
 from dalle2_train.errors import InputError
-from dalle2_train.generation.pipeline import to_uint8
+from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.training.degradation import shrink
 from dalle2_train.training.denoising import to_signal

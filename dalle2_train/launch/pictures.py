@@ -16,7 +16,7 @@ from dalle2_train.encoders.encoder import ClipEncoder, TextFeatures
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE
 from dalle2_train.generation.grid import compare
-from dalle2_train.generation.pipeline import to_uint8
+from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.launch.examples import Examples, load_examples, resized
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.networks.upsampler import enlarge

@@ -1,17 +1,16 @@
-"""Steps on a whole unCLIP that the command line and the pipelines share."""
+"""Steps on a whole model from text to pictures that the command line and the pipelines share."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from PIL import Image
 
 from dalle2_train import storage
-from dalle2_train.config import to_dict
-from dalle2_train.data.samples.collect import collect, splits_of
+from dalle2_train.data.samples.collect import Sample, collect, splits_of
 from dalle2_train.evaluation import (
     EvaluationConfig,
     EvaluationReport,
-    Generated,
     ModelIdentity,
     evaluate,
     verified_digest,
@@ -19,76 +18,77 @@ from dalle2_train.evaluation import (
 )
 from dalle2_train.evaluation.report import SPLITS
 from dalle2_train.generation.config import GenerationConfig
-from dalle2_train.generation.grid import grid
-from dalle2_train.generation.load import Unclip, load_unclip
-from dalle2_train.generation.pipeline import generate, generate_stages, to_uint8
+from dalle2_train.generation.drawing import open_text_to_image
+from dalle2_train.generation.grid import compare, grid
+from dalle2_train.generation.text_to_image import TextToImage
 
 Progress = Callable[[str, int, int], None]
 """(what, done, total)."""
 
 
-def evaluate_unclip(
-    unclip: Unclip,
+def evaluate_model(
+    model: TextToImage,
     models: Sequence[str],
     data: str,
     config: EvaluationConfig,
-    sampler: GenerationConfig,
     *,
     to: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[str, EvaluationReport]:
-    """Judge what `unclip`, loaded from `models` (URIs of parts, or one release), draws for the captions of `data`.
+    """Judge what `model`, opened from `models` (URIs of parts, or one release), draws for the captions of `data`.
 
     The report goes to the folder `to`, by default MODEL/evaluation. Returns its URI and what it says.
     """
-
-    def make(captions: list[str], seed: int) -> Generated:
-        stages = generate_stages(unclip, captions, seed, sampler)
-        return Generated(
-            image=to_uint8(torch.cat([batch.image for batch in stages])),
-            image_embed=torch.cat([batch.image_embed for batch in stages]),
-            text_embed=unclip.clip.encode_captions(captions).text_embed,
-        )
-
     done = evaluate(
-        make,
+        model.draw,
         data,
         config,
-        ModelIdentity(models[0], verified_digest(models), to_dict(sampler)),
-        clip=unclip.clip,
+        ModelIdentity(models[0], verified_digest(models), model.settings),
+        clip=model.clip,
         progress=progress,
     )
     return write_evaluation(done, to or storage.join(models[0], "evaluation")), done.report
 
 
 def sample_grid(
-    unclip: Unclip,
+    model: TextToImage,
     prompts: Sequence[str],
     to: str,
     *,
-    sampler: GenerationConfig,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw `prompts` and publish the labelled grid as the PNG `to`; `progress` hears (steps done, all)."""
-    images = generate(unclip, prompts, seed, sampler, progress=progress)
-    picture = io.BytesIO()
-    grid(images, prompts).save(picture, format="PNG")
-    storage.publish_bytes(to, picture.getvalue())
-
-
-def image_size(unclip: Unclip) -> int:
-    """Pixels a side of the pictures that `unclip` makes."""
-    if unclip.upsampler is not None:
-        return unclip.upsampler.network.config.high_size
-    return unclip.decoder.network.config.image_size
+    _publish(grid(model.draw(prompts, seed, progress=progress).image, prompts), to)
 
 
 def sample_captions(
     model: str, data: str, to: str, sampler: GenerationConfig, num_per_split: int = 12
 ) -> str:
     """Draw captions of every split of `data` that it has, into the labelled grid `to`; returns `to`."""
-    there = [split for split in SPLITS if split in splits_of(data)]
-    samples = [s for split in there for s in collect(data, split, limit=num_per_split, image_size=8)]
-    sample_grid(load_unclip([model]), [s.caption for s in samples], to, sampler=sampler)
+    samples = _of_every_split(data, num_per_split, image_size=8)
+    sample_grid(open_text_to_image([model], sampler), [s.caption for s in samples], to)
     return to
+
+
+def draw_side_by_side(models: Mapping[str, TextToImage], data: str, to: str, num_per_split: int = 3) -> str:
+    """Captions of every split of `data` drawn by each of `models` (label → model), and the real pictures, into the
+    grid `to`: a row a model, a column a caption. The pictures of all models are of one size. Returns `to`."""
+    size = next(iter(models.values())).image_size
+    samples = _of_every_split(data, num_per_split, size)
+    captions = [sample.caption for sample in samples]
+    rows = {label: model.draw(captions).image for label, model in models.items()}
+    rows["real"] = torch.stack([torch.from_numpy(sample.image.copy()).permute(2, 0, 1) for sample in samples])
+    _publish(compare(rows, captions, columns=len(captions)), to)
+    return to
+
+
+def _of_every_split(data: str, num_per_split: int, image_size: int) -> list[Sample]:
+    there = [split for split in SPLITS if split in splits_of(data)]
+    return [s for split in there for s in collect(data, split, limit=num_per_split, image_size=image_size)]
+
+
+def _publish(picture: Image.Image, to: str) -> None:
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    storage.publish_bytes(to, data.getvalue())

@@ -13,7 +13,8 @@ from dalle2_train.generation.config import (
     UpsamplerStageConfig,
 )
 from dalle2_train.generation.load import Unclip
-from dalle2_train.generation.pipeline import generate, generate_stages, to_uint8
+from dalle2_train.generation.pipeline import generate, generate_stages
+from dalle2_train.generation.pixels import to_uint8
 
 FAST = GenerationConfig(
     prior=PriorStageConfig(num_steps=3),

@@ -17,7 +17,9 @@ from dalle2_train.encoders.clip import ClipConfig, build_clip, save_clip
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.encoders.tokenizer import train_tokenizer
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
+from dalle2_train.networks.direct import Direct, DirectConfig
 from dalle2_train.networks.prior import Prior, PriorConfig
+from dalle2_train.networks.text_encoder import TextEncoderConfig
 from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig
 
 EMBED_DIM, CONTEXT_LENGTH = 32, 16
@@ -98,6 +100,26 @@ def write_part(
         kind=kind,
         config={name: asdict(section) for name, section in sections.items()},
         clip=reference,
+        files={"model.safetensors": FileEntry(storage.sha256_file(weights), weights.stat().st_size)},
+    )
+    publish_manifest(str(folder), manifest)
+    return folder
+
+
+def write_direct(folder: Path, clip: Path) -> Path:
+    """A direct baseline's model folder, for the tokens of `clip`."""
+    text_encoder = TextEncoderConfig(CONTEXT_LENGTH, vocab_size=600, width=32, depth=1, num_heads=2)
+    config = DirectConfig(text_encoder, image_size=16, patch_size=4, depth=1, num_heads=2)
+    torch.manual_seed(0)
+    network = Direct(config)
+    randomise(network)
+    folder.mkdir(parents=True)
+    weights = folder / "model.safetensors"
+    save_file(network.state_dict(), weights)
+    manifest = ModelManifest(
+        kind="direct",
+        config={"network": asdict(config)},
+        clip=ClipReference(str(clip), load_clip(str(clip)).fingerprint),
         files={"model.safetensors": FileEntry(storage.sha256_file(weights), weights.stat().st_size)},
     )
     publish_manifest(str(folder), manifest)

@@ -1,0 +1,34 @@
+"""What the decoder reads as the image embedding where no prior predicts one.
+
+Legend: B prompts, E embedding.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dalle2_train.checkpoints import ModelManifest
+from dalle2_train.errors import InputError
+from dalle2_train.generation.config import GenerationConfig
+from dalle2_train.generation.load import Unclip
+
+
+def check_embed(unclip: Unclip, config: GenerationConfig) -> None:
+    """InputError where `generation.decoder.image_embed` asks a prior that is not there."""
+    if config.decoder.image_embed == "prior" and unclip.prior is None:
+        raise InputError(
+            "there is no prior, which generation.decoder.image_embed=prior asks; give one, or set it to text or none"
+        )
+
+
+def text_as_image_embed(decoder: ModelManifest, text_embed: Tensor) -> Tensor:
+    """`text_embed` (B, E) as if it were an image embedding: at the mean length of those that the decoder learned from.
+
+    The paper's z_t is used as it is (§5.1), for its embeddings are normalised; ours keep CLIP's own lengths, which
+    differ between texts and pictures. Raises InputError where the manifest knows of no length.
+    """
+    if decoder.image_embed_norm is None:
+        raise InputError(
+            "generation.decoder.image_embed=text: the decoder's manifest says nothing of the length of image "
+            "embeddings (image_embed_norm), for it is older than that; train it anew"
+        )
+    return F.normalize(text_embed, dim=-1) * decoder.image_embed_norm

@@ -1,0 +1,61 @@
+"""A training that takes a given CPU time, as stages of a workflow."""
+
+from dataclasses import dataclass, replace
+
+from dalle2_train import storage
+from dalle2_train.checkpoints import open_model
+from dalle2_train.config import to_dict
+from dalle2_train.launch import TrainJob, train
+from dalle2_train.workflow.budget import Calibration, CpuMeter, calibrate
+from dalle2_train.workflow.stages import Workflow
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and what it took."""
+
+    model: str
+    num_steps: int
+    num_parameters: int
+    cpu_seconds: float
+    """Really used over all attempts, starting and saving included."""
+
+
+def train_within(flow: Workflow, job: TrainJob, cpu_seconds: float) -> Trained:
+    """Train `job` in this process for about `cpu_seconds`, whatever its recipe says of the number of steps.
+
+    Two stages, NAME.steps and NAME: short runs tell how many steps fit, so that the learning rate's schedule ends with
+    the budget. Interrupted, it goes on from its newest checkpoint.
+    """
+    asked = {"recipe": to_dict(_of_steps(job, 1).recipe), "clip": job.clip, "cpu_seconds": cpu_seconds}
+    steps = flow.stage(
+        f"{job.name}.steps", Calibration, lambda _: _calibrate(job, cpu_seconds), question=asked
+    )
+    fitted = _of_steps(job, steps.num_steps)
+    return flow.stage(
+        job.name, Trained, lambda _: _train(flow, fitted), question=asked, run_uri=fitted.run_uri
+    )
+
+
+def _train(flow: Workflow, job: TrainJob) -> Trained:
+    with CpuMeter(storage.join(flow.folder, "cpu", f"{job.name}.json")) as meter:
+        done = train(job)
+    manifest, weights = open_model(done.model)
+    return Trained(done.model, manifest.step, sum(w.numel() for w in weights.values()), meter.seconds)
+
+
+def _calibrate(job: TrainJob, cpu_seconds: float) -> Calibration:
+    """By runs that leave nothing behind."""
+    with storage.local_staging() as scratch:
+
+        def attempt(number: int, num_steps: int) -> None:
+            train(replace(_of_steps(job, num_steps), storage=str(scratch), name=str(number)))
+
+        return calibrate(cpu_seconds, attempt)
+
+
+def _of_steps(job: TrainJob, num_steps: int) -> TrainJob:
+    """`job` with its schedule ending after `num_steps`, and ten checkpoints on the way."""
+    every = -(-num_steps // 10)
+    training = replace(job.recipe.training, num_steps=num_steps, checkpoint_every_steps=every)
+    return replace(job, recipe=replace(job.recipe, training=training))
