@@ -34,6 +34,7 @@ from dalle2_train.workflow import Workflow
 from dalle2_train.workflow.progress import Tell
 from dalle2_train.workflow.steps import draw_side_by_side, evaluate_model
 from dalle2_train.workflow.train_within import Trained, train_within
+from pipelines.comparison_page import page
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ def run(plan: Plan, folder: str) -> dict[str, Any]:
         for name in plan.networks
     }
     reports = {label: _evaluate(flow, plan, label, trained, shards) for label in plan.variants}
-    table = side_by_side(reports)
-    storage.publish_bytes(storage.join(flow.folder, "comparison.md"), table.encode())
     result = _result(plan, trained, reports)
+    text = page(result, side_by_side(reports))
+    storage.publish_bytes(storage.join(flow.folder, "comparison.md"), text.encode())
     storage.publish_json(storage.join(flow.folder, "comparison.json"), result)
     _draw(flow, plan, trained, shards)
     return result
@@ -225,11 +226,10 @@ def _result(
 
 
 def publish(folder: str, docs: str) -> None:
-    """Copy table, numbers and pictures of a finished `folder` to where the project's documents are."""
-    places = {"md": "results", "json": "results", "png": "images"}
-    for kind, place in places.items():
-        data = storage.read_bytes(storage.join(folder, f"comparison.{kind}"))
-        storage.publish_bytes(storage.join(docs, place, f"comparison.{kind}"), data)
+    """Copy page, numbers and pictures of a finished `folder` to where the project's documents are."""
+    for name in ("comparison.md", "results/comparison.json", "images/comparison.png"):
+        data = storage.read_bytes(storage.join(folder, name.rpartition("/")[2]))
+        storage.publish_bytes(storage.join(docs, name), data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
