@@ -35,7 +35,7 @@ from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.decoder import run_decoder
 from dalle2_train.generation.load import Unclip, load_unclip
 from dalle2_train.generation.noise import Draws
-from dalle2_train.generation.pipeline import to_uint8
+from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.presets import generation_config
 from dalle2_train.generation.prior import run_prior
 from dalle2_train.workflow.progress import on_a_line
@@ -94,6 +94,7 @@ def _measure(bench: Bench, rows: Rows, asked: Sequence[Point], tick: Tick) -> No
 def _image_embeds(bench: Bench, seed: int) -> Tensor:
     """(Q, E), by the config's prior."""
     unclip, null_text = bench.unclip, bench.unclip.clip.null_text()
+    assert unclip.prior is not None, "load_unclip asks for one"
     done = []
     for index, captions in _batches(bench):
         text = unclip.clip.encode_captions(captions)

@@ -1,6 +1,7 @@
 """How each stage of an unCLIP is sampled: one frozen section per stage."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dalle2_train.diffusion.prediction import PredictionType
 from dalle2_train.diffusion.samplers import SamplerConfig, SamplerName, VarianceName
