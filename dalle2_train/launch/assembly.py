@@ -45,7 +45,12 @@ from dalle2_train.networks.prior import Prior
 from dalle2_train.networks.upsampler import Upsampler
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.clip import ClipModelConfig, ClipModule
-from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, whiten_image_embed
+from dalle2_train.training.decoder import (
+    DecoderModelConfig,
+    DecoderModule,
+    amplify_image_embed,
+    whiten_image_embed,
+)
 from dalle2_train.training.direct import DirectModelConfig, DirectModule
 from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics, whiten_error
 from dalle2_train.training.protocols import Sampler
@@ -168,7 +173,9 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
             return PriorModule(Prior(model.network), model, clip.null_text(), *settings)
         case DecoderModelConfig() as model:
             assert clip is not None
-            return DecoderModule(Decoder(model.network), model, clip.null_text(), *settings)
+            network = Decoder(model.network)
+            amplify_image_embed(network, model.image_embed_gain)
+            return DecoderModule(network, model, clip.null_text(), *settings)
         case UpsamplerModelConfig() as model:
             return UpsamplerModule(Upsampler(model.network), model, *settings)
         case DirectModelConfig() as model:

@@ -39,6 +39,10 @@ class TextProjection(nn.Module):
         self.whitening = None
         self.register_load_state_dict_pre_hook(_rewrite_state)
 
+    def image_embed_readers(self) -> list[nn.Linear]:
+        """The layers that read the image embedding."""
+        return [self.get_submodule(name) for name in _READERS]  # pyright: ignore[reportReturnType]
+
     def forward(
         self, image_embed: Tensor, text_embed: Tensor, text_encodings: Tensor, keep_image: Tensor | None
     ) -> tuple[Tensor, Tensor]:

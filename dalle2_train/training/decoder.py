@@ -16,6 +16,7 @@ from dalle2_train.diffusion.prediction import check_predictable
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.encoders.encoder import TextFeatures
+from dalle2_train.errors import InputError
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
 from dalle2_train.networks.text_projection import plain_state
 from dalle2_train.networks.whitening import Whitening, zca
@@ -42,11 +43,17 @@ class DecoderModelConfig:
     """Learn from all directions of the image embedding at once (`networks.whitening`, `whiten_image_embed`). Released
     weights are those of a decoder that reads plain embeddings. The embeddings of a CLIP that was trained for minutes
     vary along five directions almost alone, and which picture it is stands in the others."""
+    image_embed_gain: float = 1.0
+    """Factor on the random first weights of the two layers that read the image embedding; weights to begin with stay as
+    they are. At 1 the layers' outputs hardly leave the linear part of the SiLU behind them, which a long training
+    mends by itself and a short one does not (docs/decisions/0002)."""
 
     def __post_init__(self) -> None:
         check_probability("text_dropout", self.text_dropout)
         check_predictable(self.objective.prediction_type, self.schedule.zero_terminal_snr)
         check_probability("image_embed_dropout", self.image_embed_dropout)
+        if self.image_embed_gain <= 0:
+            raise InputError(f"image_embed_gain is {self.image_embed_gain}; it must be positive, 1 for none")
 
 
 class DecoderModule(DenoisingModule):
@@ -94,3 +101,10 @@ def whiten_image_embed(network: Decoder, mean: Sequence[float], covariance: Tens
     like = next(network.parameters())
     matrix = zca(covariance).to(like)  # (E, E)
     network.text_proj.whitening = Whitening(torch.tensor(mean, dtype=torch.float64).to(like), matrix)
+
+
+@torch.no_grad()
+def amplify_image_embed(network: Decoder, gain: float) -> None:
+    """Multiply the weights of the layers that read the image embedding, before any training."""
+    for layer in network.text_proj.image_embed_readers():
+        layer.weight.mul_(gain)

@@ -20,6 +20,7 @@ from dalle2_train.data.stream.stream import Stream
 from dalle2_train.encoders import load_clip
 from dalle2_train.errors import InputError
 from dalle2_train.launch import check, train
+from dalle2_train.launch.assembly import assemble
 from dalle2_train.launch.embed import embed, index_foreign
 from dalle2_train.training.texts import frozen_text_encoder, text_of
 
@@ -103,6 +104,19 @@ def test_the_clip_is_no_part_of_what_is_trained(make_job, embeddings):
     job = make_job("run", *SIZES, family="prior", data=embeddings["fp16"])
     train(job)
     assert not [name for name in open_model(job.run_uri)[1] if "text_model" in name]
+
+
+def test_a_recipes_gain_is_in_the_first_weights(make_job, embeddings):
+    def first_weights(gain: float) -> dict[str, torch.Tensor]:
+        settings = ("model.network.embed_dim=32", "training.sample_every_steps=0",
+                    f"model.image_embed_gain={gain}")  # fmt: skip
+        job = make_job("run", *settings, family="decoder", embeddings=embeddings["fp32"])
+        return dict(assemble(job.absolute()).module.network.named_parameters())
+
+    plain, loud = first_weights(1), first_weights(12)
+    readers = [name for name in plain if not torch.equal(plain[name], loud[name])]
+    assert [name.split(".")[1][:10] for name in readers] == ["clip_image", "clip_extra"]
+    assert all(torch.equal(loud[name], 12 * plain[name]) for name in readers)
 
 
 def test_what_does_not_fit_is_said_before_anything_starts(make_job, shards, clip, embeddings, tmp_path):

@@ -12,7 +12,12 @@ from dalle2_train.data.stream.batches import DecoderBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.errors import InputError
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
-from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, whiten_image_embed
+from dalle2_train.training.decoder import (
+    DecoderModelConfig,
+    DecoderModule,
+    amplify_image_embed,
+    whiten_image_embed,
+)
 from dalle2_train.training.draws import diffusion_draws
 
 SIZE = 8
@@ -110,6 +115,26 @@ def test_a_whitened_decoder_is_released_as_a_plain_one(tmp_path):
     module.write_model(module.network.state_dict(), tmp_path)
     released = load_file(tmp_path / "model.safetensors")
     assert released.keys() == Decoder(CONFIG.network).state_dict().keys()
+
+
+def test_an_amplified_decoder_hears_the_image_embedding_louder_and_nothing_else():
+    plain, loud = Decoder(CONFIG.network), Decoder(CONFIG.network)
+    loud.load_state_dict(plain.state_dict())
+    amplify_image_embed(loud, 3.0)
+    embed, text = random(2, EMBED_DIM), random_text(2)
+
+    def seen(network, image_embed):
+        context, time = network.text_proj(image_embed, text.text_embed, text.text_encodings, None)
+        return torch.cat([context.flatten(1), time], dim=1)
+
+    silent = seen(plain, torch.zeros_like(embed))
+    assert torch.equal(seen(loud, torch.zeros_like(embed)), silent)
+    torch.testing.assert_close(seen(loud, embed) - silent, 3 * (seen(plain, embed) - silent))
+
+
+def test_a_gain_of_nothing_is_told():
+    with pytest.raises(InputError, match=r"image_embed_gain is 0\.0"):
+        build(image_embed_gain=0.0)
 
 
 def test_first_loss_is_the_noises_power():
