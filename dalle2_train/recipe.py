@@ -91,11 +91,20 @@ def _check_whole(recipe: Recipe) -> None:
             f"recipe: training.global_batch_size {batch} must be a multiple of data.num_lanes {lanes}, which each give "
             f"an equal part of every batch; use {(batch // lanes + 1) * lanes}"
         )
+    if recipe.profile == "karlo" and _has_text_encoder(recipe.model):
+        raise InputError(
+            "recipe.profile is karlo, where CLIP's text encoder serves the prior and the decoder: remove "
+            "model.network.text_encoder, or set profile=paper"
+        )
     size = _picture_size(recipe.model)
     if size is not None and size != recipe.data.image_size:
         raise InputError(
             f"recipe: data.image_size {recipe.data.image_size} must be {size}, the picture size of the model"
         )
+
+
+def _has_text_encoder(model: ModelConfig) -> bool:
+    return isinstance(model, PriorModelConfig | DecoderModelConfig) and model.network.text_encoder is not None
 
 
 def _picture_size(model: ModelConfig) -> int | None:

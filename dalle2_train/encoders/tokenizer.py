@@ -44,16 +44,27 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int, context_length: in
     )
 
 
-def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (B, L) long and mask (B, L) bool, padded or cut to the tokenizer's `model_max_length`."""
+def tokenize(
+    tokenizer: CLIPTokenizer, captions: list[str], context_length: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (B, L) long and mask (B, L) bool, padded or cut to L; None: the tokenizer's `model_max_length`."""
     encoded = tokenizer(
         captions,
         padding="max_length",
-        max_length=tokenizer.model_max_length,
+        max_length=context_length or tokenizer.model_max_length,
         truncation=True,
         return_tensors="pt",
     )
     return encoded["input_ids"], encoded["attention_mask"].bool()
+
+
+def cut_tokens(tokenizer: CLIPTokenizer, token_ids: torch.Tensor, text_mask: torch.Tensor) -> torch.Tensor:
+    """Token ids as `tokenize` makes them for the CLIP itself, out of those for at least as long a context."""
+    length, end = tokenizer.model_max_length, tokenizer.eos_token_id
+    assert isinstance(end, int)
+    cut = token_ids[:, :length].clone()  # (B, L)
+    cut[text_mask[:, length - 1], length - 1] = end
+    return cut
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:

@@ -108,6 +108,11 @@ def load_exportable(models: Sequence[str], *, clip: str | None = None) -> Unclip
 def check_exportable(unclip: Unclip) -> None:
     """RefusedError that names everything diffusers cannot hold."""
     faults = [fault for kind, part in unclip.parts.items() for fault in _schedule_faults(kind, part)]
+    faults += [
+        f"the {kind} has a text encoder of its own, diffusers' reads CLIP's text"
+        for kind, part in (("prior", unclip.prior), ("decoder", unclip.decoder))
+        if part is not None and part.network.config.text_encoder is not None
+    ]
     if unclip.prior is None:
         faults.append("there is no prior, which UnCLIPPipeline cannot do without")
     if unclip.upsampler is None:

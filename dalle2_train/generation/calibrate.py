@@ -16,7 +16,7 @@ from dalle2_train.diffusion.prediction import to_eps
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.samplers import timesteps
 from dalle2_train.diffusion.samplers.analytic_dpm import x_0_variance
-from dalle2_train.encoders.encoder import TextFeatures
+from dalle2_train.encoders.captions import Text
 from dalle2_train.errors import InputError
 from dalle2_train.generation.load import Part
 from dalle2_train.networks.prior import Prior
@@ -46,11 +46,11 @@ class CalibrationConfig:
 def calibrate(
     part: Part[Prior],
     image_embed: Tensor,
-    text: TextFeatures,
+    text: Text,
     config: CalibrationConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> EpsStatistics:
-    """The statistics of `part`, unguided, over image embeddings (N, E) and their captions' features (N).
+    """The statistics of `part`, unguided, over image embeddings (N, E) and what it is told of their captions (N).
 
     `progress` hears (timesteps done, all). Errors: InputError for more timesteps than the prior was trained with.
     """
@@ -78,14 +78,12 @@ def known_x_0_variance(part: Part) -> Tensor:
     return x_0_variance(part.schedule, torch.from_numpy(mean_squared_eps), known.data_variance)
 
 
-def _mean_squared_eps(
-    part: Part[Prior], x_0: Tensor, text: TextFeatures, t: int, config: CalibrationConfig
-) -> float:
+def _mean_squared_eps(part: Part[Prior], x_0: Tensor, text: Text, t: int, config: CalibrationConfig) -> float:
     """E[eps(x_t)²] at one timestep. The noise's own mean square is known to be 1: its sampling error is taken off."""
     objective, total = part.objective, 0.0
     for start in range(0, len(x_0), config.batch_size):
         batch = slice(start, start + config.batch_size)
-        clean, given = x_0[batch], TextFeatures(*(feature[batch] for feature in text))
+        clean, given = x_0[batch], type(text)(*(feature[batch] for feature in text))
         index = torch.arange(start, start + len(clean))
         eps = seeding.normal(clean.shape[1:], config.seed, "calibrate", t, index).to(clean)
         times = torch.full((len(clean),), t, device=clean.device)

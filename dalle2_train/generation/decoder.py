@@ -6,7 +6,7 @@ Legend: B prompts, E embedding, H W the picture's size.
 import torch
 from torch import Tensor
 
-from dalle2_train.encoders.encoder import TextFeatures
+from dalle2_train.encoders.captions import Text
 from dalle2_train.generation.config import DecoderStageConfig
 from dalle2_train.generation.halves import both_halves, guided, twice
 from dalle2_train.generation.load import Part
@@ -18,16 +18,16 @@ from dalle2_train.networks.decoder import Decoder
 def run_decoder(
     part: Part[Decoder],
     image_embed: Tensor | None,
-    text: TextFeatures,
-    null_text: TextFeatures,
+    text: Text,
+    null_text: Text,
     draws: Draws,
     config: DecoderStageConfig,
     tick: Tick,
 ) -> Tensor:
-    """Image embeddings (B, E), or None for the learned null, and text features (B) → small pictures (B, 3, H, W) in
-    [-1, 1]."""
+    """Image embeddings (B, E), or None for the learned null, and what the decoder is told of the text (B), with CLIP's
+    text embedding → small pictures (B, 3, H, W) in [-1, 1]."""
     network, scale = part.network, config.guidance_scale
-    both = both_halves(text, null_text, scale)  # (2B, …) or (B, …)
+    both = network.read(*both_halves(text, null_text, scale))  # (2B, …) or (B, …)
     null = network.null_image_embed.expand_as(text.text_embed)  # (B, E)
     condition = null if image_embed is None else image_embed
     if scale != 1:

@@ -7,20 +7,20 @@ import torch
 from torch import Tensor
 
 from dalle2_train.diffusion.guidance import guide
-from dalle2_train.encoders.encoder import TextFeatures
+from dalle2_train.encoders.captions import Text
 
 
-def both_halves(text: TextFeatures, null_text: TextFeatures, scale: float) -> TextFeatures:
-    """The empty string's features (1) for every prompt, then the prompts' (2B); without guidance only these (B)."""
+def both_halves(text: Text, null_text: Text, scale: float) -> Text:
+    """What stands for no text (1), for every prompt, then the prompts' (2B); without guidance only these (B)."""
     if scale == 1:
         return text
     pairs = zip(null_text, text, strict=True)
-    return TextFeatures(*(torch.cat([null.expand_as(given), given]) for null, given in pairs))
+    return type(text)(*(torch.cat([null.expand_as(given), given]) for null, given in pairs))
 
 
-def repeated(text: TextFeatures, count: int) -> TextFeatures:
+def repeated(text: Text, count: int) -> Text:
     """`text` (B) `count` times over (count·B)."""
-    return TextFeatures(*(torch.cat([part] * count) for part in text)) if count > 1 else text
+    return type(text)(*(torch.cat([part] * count) for part in text)) if count > 1 else text
 
 
 def twice(x_t: Tensor, t: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -250,11 +250,10 @@ def _check_fit(unclip: Unclip) -> None:
     decoder = unclip.decoder.network.config
     sizes = [("CLIP's embedding", unclip.clip.embed_dim, "the decoder's", decoder.embed_dim)]
     if unclip.prior is not None:
-        prior = unclip.prior.network.config
-        sizes += [
-            ("CLIP's embedding", unclip.clip.embed_dim, "the prior's", prior.embed_dim),
-            ("CLIP's context length", unclip.clip.context_length, "the prior's", prior.num_text_tokens),
-        ]
+        prior, context_length = unclip.prior.network.config, unclip.clip.context_length
+        sizes.append(("CLIP's embedding", unclip.clip.embed_dim, "the prior's", prior.embed_dim))
+        if prior.text_encoder is None:
+            sizes.append(("CLIP's context length", context_length, "the prior's", prior.num_text_tokens))
     if unclip.upsampler is not None:
         low_size = unclip.upsampler.network.config.low_size
         sizes.append(("the decoder's picture size", decoder.image_size, "the upsampler's low_size", low_size))

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dalle2_train.encoders.encoder import TextFeatures
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig, StageConfig
 from dalle2_train.generation.decoder import run_decoder
@@ -22,6 +21,7 @@ from dalle2_train.generation.prior import run_prior
 from dalle2_train.generation.stage import Tick
 from dalle2_train.generation.text_to_image import Progress
 from dalle2_train.generation.upsampling import run_upsampler
+from dalle2_train.generation.words import Words, read_prompts
 
 
 class Stages(NamedTuple):
@@ -70,27 +70,21 @@ def generate_stages(
     starts = range(0, len(prompts), config.batch_size)
     steps_a_batch = sum(section.num_steps for _, section in stages.values())
     tick = _ticker(progress, len(starts) * steps_a_batch)
-    null_text = unclip.clip.null_text()
     batches = []
     for start in starts:
         texts = list(prompts[start : start + config.batch_size])
         draws = Draws(seed, torch.arange(start, start + len(texts)))
-        text = unclip.clip.encode_captions(texts)
-        batches.append(_run_stages(unclip, text, null_text, draws, config, tick))
+        batches.append(_run_stages(unclip, texts, draws, config, tick))
     return batches
 
 
 def _run_stages(
-    unclip: Unclip,
-    text: TextFeatures,
-    null_text: TextFeatures,
-    draws: Draws,
-    config: GenerationConfig,
-    tick: Tick,
+    unclip: Unclip, prompts: Sequence[str], draws: Draws, config: GenerationConfig, tick: Tick
 ) -> Stages:
-    image_embed = _image_embed(unclip, text, null_text, draws, config, tick)  # (B, E)
+    of_prior, of_decoder = read_prompts(unclip, prompts)
+    image_embed = _image_embed(unclip, of_prior, draws, config, tick)  # (B, E)
     # (B, 3, h, w)
-    small = run_decoder(unclip.decoder, image_embed, text, null_text, draws, config.decoder, tick)
+    small = run_decoder(unclip.decoder, image_embed, *of_decoder, draws, config.decoder, tick)
     image = small
     if unclip.upsampler is not None:
         image = run_upsampler(unclip.upsampler, "upsampler", small, draws, config.upsampler, tick)
@@ -98,22 +92,17 @@ def _run_stages(
 
 
 def _image_embed(
-    unclip: Unclip,
-    text: TextFeatures,
-    null_text: TextFeatures,
-    draws: Draws,
-    config: GenerationConfig,
-    tick: Tick,
+    unclip: Unclip, words: Words, draws: Draws, config: GenerationConfig, tick: Tick
 ) -> Tensor | None:
     """What `config.decoder.image_embed` says, (B, E), or None for the learned null."""
     match config.decoder.image_embed:
         case "none":
             return None
         case "text":
-            return text_as_image_embed(unclip.decoder.manifest, text.text_embed)
+            return text_as_image_embed(unclip.decoder.manifest, words.text.text_embed)
         case "prior":
             assert unclip.prior is not None, "see check_embed"
-            return run_prior(unclip.prior, text, null_text, draws, config.prior, tick)
+            return run_prior(unclip.prior, *words, draws, config.prior, tick)
 
 
 def _stages(unclip: Unclip, config: GenerationConfig) -> dict[str, tuple[Part, StageConfig]]:

@@ -6,7 +6,7 @@ Legend: B prompts, K draws for each, E embedding.
 import torch
 from torch import Tensor
 
-from dalle2_train.encoders.encoder import TextFeatures
+from dalle2_train.encoders.captions import Text
 from dalle2_train.generation.config import PriorStageConfig
 from dalle2_train.generation.halves import both_halves, guided, repeated, twice
 from dalle2_train.generation.load import Part
@@ -17,15 +17,15 @@ from dalle2_train.networks.prior import Prior
 
 def run_prior(
     part: Part[Prior],
-    text: TextFeatures,
-    null_text: TextFeatures,
+    text: Text,
+    null_text: Text,
     draws: Draws,
     config: PriorStageConfig,
     tick: Tick,
 ) -> Tensor:
-    """Text features (B) and those of the empty string (1) → image embeddings (B, E) in CLIP's own scale."""
+    """What the prior is told of the text (B) and of none (1) → image embeddings (B, E) in CLIP's own scale."""
     network, scale, num_draws = part.network, config.guidance_scale, config.num_draws
-    both = both_halves(repeated(text, num_draws), null_text, scale)  # (2·K·B, …) or (K·B, …)
+    both = network.read(*both_halves(repeated(text, num_draws), null_text, scale))  # (2·K·B, …) or (K·B, …)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         prediction = network(*twice(x_t, t, scale), *both)

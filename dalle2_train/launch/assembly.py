@@ -52,9 +52,15 @@ from dalle2_train.training.decoder import (
     whiten_image_embed,
 )
 from dalle2_train.training.direct import DirectModelConfig, DirectModule
-from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics, whiten_error
+from dalle2_train.training.prior import (
+    PriorModelConfig,
+    PriorModule,
+    statistics,
+    use_statistics,
+    whiten_error,
+)
 from dalle2_train.training.protocols import Sampler
-from dalle2_train.training.texts import frozen_text_encoder
+from dalle2_train.training.texts import caption_reader
 from dalle2_train.training.upsampler import UpsamplerModelConfig, UpsamplerModule
 
 # A vocabulary of a few thousand pairs is settled long before.
@@ -68,7 +74,7 @@ _BATCH_TYPES: dict[str, BatchType] = {
     "direct": ClipBatch,
 }
 _TOKEN_BATCH_TYPES: dict[str, BatchType] = {"prior": PriorTokenBatch, "decoder": DecoderTokenBatch}
-"""Where the text encodings are not stored, for they are large."""
+"""Where the text encodings are not stored, for they are large, or the network has a text encoder of its own."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,8 @@ def _prepare(job: TrainJob, module: UnclipModule, embeddings: Embeddings | None)
     """Statistics of the embeddings and weights to begin with, whose digest is returned."""
     info = embeddings.info if embeddings is not None else None
     if isinstance(module, PriorModule) and info is not None:
-        use_statistics(module.network, info.mean, info.std)
+        assert isinstance(job.recipe.model, PriorModelConfig)
+        use_statistics(module.network, *statistics(job.recipe.model, info.mean, info.std))
     if isinstance(module, DecoderModule) and module.whitens and info is not None:
         whiten_image_embed(module.network, info.mean, _covariance(embeddings))
     init_from = None
@@ -154,11 +161,14 @@ def _words(
     if isinstance(module, DirectModule):
         assert clip is not None
         return _BATCH_TYPES[family], partial(tokenize, clip.tokenizer)
-    if embeddings is None or embeddings.has_text_encodings:
+    if embeddings is None:
         return _BATCH_TYPES[family], None
     assert clip is not None and isinstance(module, PriorModule | DecoderModule)
-    module.encode_text = frozen_text_encoder(clip)
-    return _TOKEN_BATCH_TYPES[family], partial(tokenize, clip.tokenizer)
+    reader = caption_reader(clip, module.network)
+    if embeddings.has_text_encodings and reader.own_length is None:
+        return _BATCH_TYPES[family], None
+    module.encode_text = reader.encode
+    return _TOKEN_BATCH_TYPES[family], reader.tokenize
 
 
 def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
@@ -170,12 +180,13 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
             return ClipModule(build_clip(model.encoder, tokenizer), tokenizer, model, *settings)
         case PriorModelConfig() as model:
             assert clip is not None
-            return PriorModule(Prior(model.network), model, clip.null_text(), *settings)
+            network = Prior(model.network)
+            return PriorModule(network, model, caption_reader(clip, network).null_text(), *settings)
         case DecoderModelConfig() as model:
             assert clip is not None
             network = Decoder(model.network)
             amplify_image_embed(network, model.image_embed_gain)
-            return DecoderModule(network, model, clip.null_text(), *settings)
+            return DecoderModule(network, model, caption_reader(clip, network).null_text(), *settings)
         case UpsamplerModelConfig() as model:
             return UpsamplerModule(Upsampler(model.network), model, *settings)
         case DirectModelConfig() as model:

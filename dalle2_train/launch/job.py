@@ -24,7 +24,7 @@ from dalle2_train.parallel.shard import mesh_sizes
 from dalle2_train.recipe import Recipe, build_recipe
 from dalle2_train.training.decoder import DecoderModelConfig
 from dalle2_train.training.direct import DirectModelConfig
-from dalle2_train.training.prior import PriorModelConfig
+from dalle2_train.training.prior import PriorModelConfig, statistics
 
 _UNDECISIVE = {
     "sampling",
@@ -163,6 +163,8 @@ def check(job: TrainJob, workers: int) -> None:
     if job.needs_embeddings:
         embeddings = find_embeddings(job)
         _check_sampling(job, open_clip(job, embeddings.info))
+        if isinstance(recipe.model, PriorModelConfig):
+            statistics(recipe.model, embeddings.info.mean, embeddings.info.std)
         if _whitens(job):
             embeddings.covariance()
     elif job.needs_clip:
@@ -212,11 +214,14 @@ def open_clip(job: TrainJob, info: EmbeddingInfo | None) -> ClipEncoder:
     """
     clip = load_clip(clip_source(job, info), info.clip_fingerprint if info else None)
     model = job.recipe.model
-    if isinstance(model, PriorModelConfig) and model.network.num_text_tokens != clip.context_length:
+    own = model.network.text_encoder if isinstance(model, PriorModelConfig | DecoderModelConfig) else None
+    if own is not None:
+        _check_text_encoder(own, clip, may_be_longer=True)
+    elif isinstance(model, PriorModelConfig) and model.network.num_text_tokens != clip.context_length:
         raise InputError(f"model.network.num_text_tokens is {model.network.num_text_tokens}, but the CLIP reads "
                          f"{clip.context_length} tokens; make them equal")  # fmt: skip
     if isinstance(model, DirectModelConfig):
-        _check_text_encoder(model.network.text_encoder, clip)
+        _check_text_encoder(model.network.text_encoder, clip, may_be_longer=False)
     return clip
 
 
@@ -230,11 +235,13 @@ def clip_source(job: TrainJob, info: EmbeddingInfo | None) -> str:
     return info.clip_uri
 
 
-def _check_text_encoder(config: TextEncoderConfig, clip: ClipEncoder) -> None:
-    where = "model.network.text_encoder"
-    if config.context_length != clip.context_length:
+def _check_text_encoder(config: TextEncoderConfig, clip: ClipEncoder, may_be_longer: bool) -> None:
+    """The CLIP's tokenizer makes the tokens; a longer context than CLIP's is cut for CLIP."""
+    where, length = "model.network.text_encoder", clip.context_length
+    if config.context_length < length or (config.context_length > length and not may_be_longer):
+        remedy = "give at least as many" if may_be_longer else "make them equal"
         raise InputError(f"{where}.context_length is {config.context_length}, but the CLIP's tokenizer gives "
-                         f"{clip.context_length} tokens; make them equal")  # fmt: skip
+                         f"{length} tokens; {remedy}")  # fmt: skip
     if config.vocab_size < len(clip.tokenizer):
         raise InputError(f"{where}.vocab_size is {config.vocab_size}, but the CLIP's tokenizer has "
                          f"{len(clip.tokenizer)}; give at least as many")  # fmt: skip

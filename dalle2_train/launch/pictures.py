@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from dalle2_train import seeding
 from dalle2_train.diffusion.guidance import guide
 from dalle2_train.diffusion.samplers import SamplerConfig, sample
-from dalle2_train.encoders.encoder import ClipEncoder, TextFeatures
+from dalle2_train.encoders.captions import Text
+from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE
 from dalle2_train.generation.grid import compare
@@ -28,6 +29,7 @@ from dalle2_train.training.denoising import DenoisingModule, to_signal
 from dalle2_train.training.direct import DirectModule
 from dalle2_train.training.prior import PriorModule
 from dalle2_train.training.protocols import Sampler
+from dalle2_train.training.texts import caption_reader
 from dalle2_train.training.upsampler import UpsamplerModule
 
 # What the prior's embeddings are looked up among.
@@ -75,7 +77,7 @@ def _decoder_sampler(
     job: TrainJob, module: DecoderModule, clip: ClipEncoder, examples: Examples | None, prompts: list[str]
 ) -> Sampler:
     """Of examples: ours from the true image embeddings, the real ones beside. Of prompts: ours from text alone."""
-    text = clip.encode_captions(examples.captions if examples else prompts)
+    text = caption_reader(clip, module.network).read(examples.captions if examples else prompts)
     count, scale = len(text.text_embed), job.recipe.sampling.guidance_scale
     image_embed = (
         torch.zeros(count, clip.embed_dim) if examples is None else clip.encode_image(examples.images)
@@ -136,7 +138,7 @@ def _prior_sampler(
     job: TrainJob, module: PriorModule, clip: ClipEncoder, candidates: Examples, captions: list[str]
 ) -> Sampler:
     """The real picture whose embedding is nearest to the predicted one; beside it the caption's own, if it has one."""
-    text = clip.encode_captions(captions)
+    text = caption_reader(clip, module.network).read(captions)
     known = torch.cat([clip.encode_image(images) for images in candidates.images.split(64)])  # (N, E)
     known = known / known.norm(dim=-1, keepdim=True)
     is_real = captions == candidates.first(len(captions)).captions
@@ -192,9 +194,9 @@ def _guided(
     return denoise
 
 
-def _repeated(text: TextFeatures, count: int) -> TextFeatures:
-    return TextFeatures(*(part.expand(count, *part.shape[1:]) for part in text))
+def _repeated(text: Text, count: int) -> Text:
+    return type(text)(*(part.expand(count, *part.shape[1:]) for part in text))
 
 
-def _like(text: TextFeatures, x: Tensor) -> TextFeatures:
-    return TextFeatures(text.text_embed.to(x), text.text_encodings.to(x), text.text_mask.to(x.device))
+def _like(text: Text, x: Tensor) -> Text:
+    return type(text)(*(part.to(x) if part.is_floating_point() else part.to(x.device) for part in text))

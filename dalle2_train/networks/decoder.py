@@ -1,17 +1,20 @@
 """The decoder: CLIP image embedding and text → image, by a U-Net with context attention (§2.1 of unCLIP, GLIDE).
 
-B batch, E embedding, L text length, M = extra tokens + L context tokens, K context width, D time width, H W pixels.
+B batch, E embedding, L text length, S width of the text's states, M = extra tokens + L context tokens, K context width,
+D time width, H W pixels.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dalle2_train.errors import InputError
 from dalle2_train.networks.attention import visibility_bias
 from dalle2_train.networks.checks import check_dropout, check_levels, check_positive
+from dalle2_train.networks.text_encoder import TextEncoder, TextEncoderConfig
 from dalle2_train.networks.text_projection import TextProjection
 from dalle2_train.networks.unet import UNet, UNetConfig
 
@@ -33,7 +36,7 @@ class DecoderConfig:
     embed_dim: int = 768
     """Width of CLIP's embeddings and of its text states."""
     context_dim: int | None = None
-    """Width of the context tokens that attention sees; None: embed_dim (Karlo: 1536)."""
+    """Width of the context tokens that attention sees; None: that of the text's states (Karlo: 1536)."""
     time_dim: int | None = None
     """Width of the time vector, which also carries the embeddings; None: four times the first level's (Karlo's)."""
     num_extra_tokens: int = 4
@@ -43,6 +46,9 @@ class DecoderConfig:
     and with it the picture's colour."""
     dropout: float = 0.0
     """Dropout probability in the residual blocks."""
+    text_encoder: TextEncoderConfig | None = None
+    """GLIDE's own text encoder, trained with the decoder (the paper's); None: CLIP's text states and text embedding
+    (Karlo's)."""
 
     def __post_init__(self) -> None:
         check_positive(self, "image_size", "num_resnets", "num_groups", "head_dim", "embed_dim", "context_dim",
@@ -61,7 +67,12 @@ class DecoderConfig:
     @property
     def context_width(self) -> int:
         """`context_dim` resolved."""
-        return self.context_dim or self.embed_dim
+        return self.context_dim or self.text_width
+
+    @property
+    def text_width(self) -> int:
+        """Width S of the text's states and of its one vector."""
+        return self.embed_dim if self.text_encoder is None else self.text_encoder.width
 
     @property
     def time_width(self) -> int:
@@ -76,7 +87,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.text_proj = TextProjection(
-            config.embed_dim, config.context_width, config.time_width, config.num_extra_tokens
+            config.embed_dim,
+            config.text_width,
+            config.context_width,
+            config.time_width,
+            config.num_extra_tokens,
         )
         self.unet = UNet(
             UNetConfig(
@@ -94,6 +109,7 @@ class Decoder(nn.Module):
                 time_dim=config.time_width,
             )
         )
+        self.text_encoder = None if config.text_encoder is None else TextEncoder(config.text_encoder)
 
     @property
     def null_image_embed(self) -> Tensor:
@@ -107,7 +123,17 @@ class Decoder(nn.Module):
     @property
     def blocks(self) -> list[nn.Module]:
         """The modules of about equal size that sharding or recomputation wraps one by one."""
-        return self.unet.blocks
+        return [*(self.text_encoder.blocks if self.text_encoder else []), *self.unet.blocks]
+
+    def read(self, text_embed: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward`'s text with token ids (B, L) read by the text encoder; sampling does so once for all steps.
+
+        GLIDE's pooled vector takes the place of CLIP's text embedding, which the paper's decoder does not read.
+        """
+        if self.text_encoder is None or text.is_floating_point():
+            return text_embed, text, text_mask
+        found = self.text_encoder(text, text_mask)
+        return found.pooled, found.states, torch.ones_like(text_mask)
 
     def forward(
         self,
@@ -115,17 +141,18 @@ class Decoder(nn.Module):
         t: Tensor,
         image_embed: Tensor,
         text_embed: Tensor,
-        text_encodings: Tensor,
+        text: Tensor,
         text_mask: Tensor,
         keep_image: Tensor | None = None,
     ) -> Tensor:
         """Predict (B, 6, H, W), mean channels first.
 
-        `x_t` (B, 3, H, W), `t` (B,), `image_embed` and `text_embed` (B, E), `text_encodings` (B, L, E), `text_mask`
-        (B, L) bool, True where there is text; `keep_image` (B,) bool puts the learned null in place of the image
-        embedding where False.
+        `x_t` (B, 3, H, W), `t` (B,), `image_embed` (B, E), `text_embed` (B, S), `text` (B, L, S) states, or, with a
+        text encoder, token ids (B, L); `text_mask` (B, L) bool, True where there is text; `keep_image` (B,) bool puts
+        the learned null in place of the image embedding where False.
         """
-        context, time_shift = self.text_proj(image_embed, text_embed, text_encodings, keep_image)
+        text_embed, text, text_mask = self.read(text_embed, text, text_mask)
+        context, time_shift = self.text_proj(image_embed, text_embed, text, keep_image)
         visible = F.pad(text_mask, (self.config.num_extra_tokens, 0), value=True)  # (B, M)
         bias = visibility_bias(visible, x_t.dtype)[:, None, None, :]  # (B, 1, 1, M)
         return self.unet(x_t, t, time_shift, context, bias)  # (B, 6, H, W)

@@ -1,6 +1,6 @@
 """The diffusion prior: caption → CLIP image embedding, by a causal Transformer (§2.2 of unCLIP).
 
-B batch, E embedding, L text length, N = L + 4 tokens, D width.
+B batch, E embedding, L text length, S width of the text's states, N = L + 4 tokens, D width.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from dalle2_train.networks.attention import HIDDEN, visibility_bias
 from dalle2_train.networks.checks import check_dropout, check_positive
 from dalle2_train.networks.embeddings import TimestepEmbedding
 from dalle2_train.networks.init import zero_init
+from dalle2_train.networks.text_encoder import TextEncoder, TextEncoderConfig
 from dalle2_train.networks.transformer import TransformerBlock, init_transformer
 
 NUM_ADDED_TOKENS = 4  # text embedding, time, noised image embedding, query
@@ -27,7 +28,7 @@ class PriorConfig:
     embed_dim: int = 768
     """Width of CLIP's embeddings and of its text states."""
     num_text_tokens: int = 77
-    """CLIP's context length L."""
+    """Context length L, of CLIP's text or of the own text encoder's."""
     depth: int = 20
     """Number of Transformer blocks."""
     num_heads: int = 32
@@ -36,17 +37,28 @@ class PriorConfig:
     """Width of an attention head."""
     dropout: float = 0.0
     """Dropout probability after attention and inside the MLP."""
+    text_encoder: TextEncoderConfig | None = None
+    """The paper's own text encoder, trained with the prior; None: CLIP's text states (Karlo's)."""
 
     def __post_init__(self) -> None:
         check_positive(self, "embed_dim", "num_text_tokens", "depth", "num_heads", "head_dim")
         check_dropout(self.dropout)
         if self.width % 2:
             raise InputError(f"num_heads {self.num_heads} × head_dim {self.head_dim} must be even")
+        own = self.text_encoder
+        if own is not None and own.context_length != self.num_text_tokens:
+            raise InputError(f"num_text_tokens {self.num_text_tokens} must be {own.context_length}, "
+                             "text_encoder.context_length")  # fmt: skip
 
     @property
     def width(self) -> int:
         """Width D of the tokens."""
         return self.num_heads * self.head_dim
+
+    @property
+    def text_width(self) -> int:
+        """Width S of the text's states."""
+        return self.embed_dim if self.text_encoder is None else self.text_encoder.width
 
 
 class Prior(nn.Module):
@@ -67,7 +79,7 @@ class Prior(nn.Module):
         self.time_embedding = TimestepEmbedding(width, width)
         self.proj_in = nn.Linear(config.embed_dim, width)
         self.embedding_proj = nn.Linear(config.embed_dim, width)
-        self.encoder_hidden_states_proj = nn.Linear(config.embed_dim, width)
+        self.encoder_hidden_states_proj = nn.Linear(config.text_width, width)
         self.positional_embedding = nn.Parameter(torch.zeros(1, num_tokens, width))
         self.prd_embedding = nn.Parameter(torch.zeros(1, 1, width))
         self.transformer_blocks = nn.ModuleList(
@@ -80,6 +92,7 @@ class Prior(nn.Module):
         self.register_buffer("clip_mean", torch.zeros(1, config.embed_dim))
         self.register_buffer("clip_std", torch.ones(1, config.embed_dim))
         self.reset_parameters()
+        self.text_encoder = None if config.text_encoder is None else TextEncoder(config.text_encoder)
 
     def reset_parameters(self) -> None:
         """`init_transformer`; the last layer is zero, so that the first prediction is the mean embedding."""
@@ -91,7 +104,7 @@ class Prior(nn.Module):
     @property
     def blocks(self) -> list[nn.Module]:
         """The modules of about equal size that sharding or recomputation wraps one by one."""
-        return list(self.transformer_blocks)
+        return [*(self.text_encoder.blocks if self.text_encoder else []), *self.transformer_blocks]
 
     def normalise(self, image_embed: Tensor) -> Tensor:
         """CLIP's image embeddings (B, E) → the space that is diffused: mean 0, standard deviation 1."""
@@ -101,15 +114,20 @@ class Prior(nn.Module):
         """The inverse of `normalise`: diffusers' `post_process_latents`."""
         return x_0 * self.clip_std + self.clip_mean
 
-    def forward(
-        self, x_t: Tensor, t: Tensor, text_embed: Tensor, text_encodings: Tensor, text_mask: Tensor
-    ) -> Tensor:
+    def read(self, text_embed: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward`'s text with token ids (B, L) read by the text encoder; sampling does so once for all steps."""
+        if self.text_encoder is None or text.is_floating_point():
+            return text_embed, text, text_mask
+        return text_embed, self.text_encoder(text, text_mask).states, torch.ones_like(text_mask)
+
+    def forward(self, x_t: Tensor, t: Tensor, text_embed: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         """Predict (B, E).
 
-        `x_t` (B, E) normalised and noised, `t` (B,), `text_embed` (B, E), `text_encodings` (B, L, E), `text_mask`
-        (B, L) bool, True where there is text.
+        `x_t` (B, E) normalised and noised, `t` (B,), `text_embed` (B, E), `text` (B, L, S) states, or, with a text
+        encoder, token ids (B, L); `text_mask` (B, L) bool, True where there is text.
         """
-        text = self.encoder_hidden_states_proj(text_encodings)  # (B, L, D)
+        text_embed, text, text_mask = self.read(text_embed, text, text_mask)
+        text = self.encoder_hidden_states_proj(text)  # (B, L, D)
         added = [self.embedding_proj(text_embed), self.time_embedding(t), self.proj_in(x_t)]  # 3 × (B, D)
         query = self.prd_embedding.to(text.dtype).expand(len(text), -1, -1)  # (B, 1, D)
         tokens = torch.cat([text, torch.stack(added, dim=1), query], dim=1)  # (B, N, D)

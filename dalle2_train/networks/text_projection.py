@@ -1,6 +1,7 @@
 """CLIP's embeddings and text states on their way into the decoder, and the two forms in which that is saved.
 
-B batch, E embedding, L text length, M = extra tokens + L context tokens, K context width, D time width.
+B batch, E embedding, L text length, S width of the text's states, M = extra tokens + L context tokens, K context width,
+D time width.
 """
 
 from collections.abc import Mapping
@@ -27,14 +28,16 @@ class TextProjection(nn.Module):
 
     whitening: Whitening | None
 
-    def __init__(self, embed_dim: int, context_dim: int, time_dim: int, num_extra_tokens: int) -> None:
+    def __init__(
+        self, embed_dim: int, text_dim: int, context_dim: int, time_dim: int, num_extra_tokens: int
+    ) -> None:
         super().__init__()
         self.num_extra_tokens = num_extra_tokens
         self.learned_classifier_free_guidance_embeddings = nn.Parameter(torch.zeros(embed_dim))
-        self.embedding_proj = nn.Linear(embed_dim, time_dim)
+        self.embedding_proj = nn.Linear(text_dim, time_dim)
         self.clip_image_embeddings_project_to_time_embeddings = nn.Linear(embed_dim, time_dim)
         self.clip_extra_context_tokens_proj = nn.Linear(embed_dim, num_extra_tokens * context_dim)
-        self.encoder_hidden_states_proj = nn.Linear(embed_dim, context_dim)
+        self.encoder_hidden_states_proj = nn.Linear(text_dim, context_dim)
         self.text_encoder_hidden_states_norm = nn.LayerNorm(context_dim)
         self.whitening = None
         self.register_load_state_dict_pre_hook(_rewrite_state)
@@ -46,7 +49,10 @@ class TextProjection(nn.Module):
     def forward(
         self, image_embed: Tensor, text_embed: Tensor, text_encodings: Tensor, keep_image: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The context (B, M, K), extra tokens first, and the shift of the time vector (B, D)."""
+        """The context (B, M, K), extra tokens first, and the shift of the time vector (B, D).
+
+        `image_embed` (B, E), `text_embed` (B, S), `text_encodings` (B, L, S), `keep_image` (B,) bool.
+        """
         if self.whitening is not None:
             image_embed = self.whitening(image_embed)
         if keep_image is not None:

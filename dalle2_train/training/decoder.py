@@ -15,7 +15,7 @@ from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.prediction import check_predictable
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
-from dalle2_train.encoders.encoder import TextFeatures
+from dalle2_train.encoders.captions import Text
 from dalle2_train.errors import InputError
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
 from dalle2_train.networks.text_projection import plain_state
@@ -36,7 +36,7 @@ class DecoderModelConfig:
     schedule: ScheduleConfig = ScheduleConfig()
     objective: ObjectiveConfig = ObjectiveConfig(prediction_type="epsilon", learned_variance=True)
     text_dropout: float = 0.3
-    """Share of samples whose text is replaced by the encoded empty string."""
+    """Share of samples whose text is replaced by that of the empty caption."""
     image_embed_dropout: float = 0.1
     """Share of samples, drawn independently, whose image embedding is replaced by the learned null."""
     whiten_image_embed: bool = False
@@ -66,17 +66,17 @@ class DecoderModule(DenoisingModule):
         self,
         network: Decoder,
         config: DecoderModelConfig,
-        null_text: TextFeatures,
+        null_text: Text,
         training: TrainingConfig,
         optimizer: OptimizerConfig,
         parallel: ParallelConfig | None = None,
     ) -> None:
-        """`null_text`: the encoded empty string, B=1."""
+        """`null_text`: what stands for no text, B=1 (`CaptionReader.null_text`)."""
         super().__init__(network, config.schedule, config.objective, training, optimizer, parallel)
         self.text_dropout, self.image_embed_dropout = config.text_dropout, config.image_embed_dropout
         self.whitens = config.whiten_image_embed
         self.null_text = null_text
-        self.encode_text: EncodeText | None = None  # of sets whose text encodings are not stored
+        self.encode_text: EncodeText | None = None  # of batches of tokens
 
     def write_model(self, weights: dict[str, Tensor], folder: Path) -> None:
         super().write_model(plain_state(weights), folder)
@@ -86,7 +86,7 @@ class DecoderModule(DenoisingModule):
         x_0 = to_signal(batch.image, self.weights_dtype)  # (B, 3, H, W)
         draws = self.draw(x_0, batch.index, step)
         x_t = add_noise(self.schedule.to(x_0.device), x_0, draws.t, draws.eps)  # (B, 3, H, W)
-        text = text_of(batch, self.encode_text)  # (B, E), (B, L, E), (B, L)
+        text = text_of(batch, self.encode_text)  # (B, E), (B, L, E) or (B, L), (B, L)
         text = drop_text(text, self.null_text, keep(self.seed, "text", step, batch.index, self.text_dropout))
         # The network puts its own learned null in: outside of its forward a sharded parameter is not whole.
         keep_image = keep(self.seed, "image_embed", step, batch.index, self.image_embed_dropout)  # (B,)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dalle2_train.diffusion.objective import ObjectiveConfig, denoising_loss
 from dalle2_train.diffusion.schedule import ScheduleConfig, noise_schedule
-from dalle2_train.encoders.encoder import TextFeatures
+from dalle2_train.encoders.captions import Text
 from dalle2_train.errors import InputError
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.draws import DiffusionDraws, diffusion_draws
@@ -45,13 +45,13 @@ class DenoisingModule(UnclipModule):
         return Loss(losses.mean())
 
 
-def drop_text(text: TextFeatures, null_text: TextFeatures, keep: Tensor) -> TextFeatures:
-    """`text` (B) with the features of the empty string (1) where `keep` (B,) is False; the mask goes along."""
+def drop_text(text: Text, null_text: Text, keep: Tensor) -> Text:
+    """`text` (B) with that of no text (1) where `keep` (B,) is False; the mask goes along."""
     replaced = [
         torch.where(keep.view(-1, *(1,) * (given.ndim - 1)), given, null.to(given))
         for given, null in zip(text, null_text, strict=True)
     ]
-    return TextFeatures(*replaced)
+    return type(text)(*replaced)
 
 
 def to_signal(image: Tensor, dtype: torch.dtype) -> Tensor:

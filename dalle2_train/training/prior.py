@@ -3,6 +3,7 @@
 Legend: B batch, L text length, E embedding.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.prediction import check_predictable
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
-from dalle2_train.encoders.encoder import TextFeatures
+from dalle2_train.encoders.captions import Text
 from dalle2_train.errors import InputError
 from dalle2_train.networks.prior import Prior, PriorConfig
 from dalle2_train.networks.whitening import zca
@@ -25,6 +26,9 @@ from dalle2_train.training.draws import keep
 from dalle2_train.training.protocols import Loss
 from dalle2_train.training.texts import EncodeText, text_of
 
+# Unit vectors of 1024 dimensions, times the paper's 17.2, have coordinates of 0.54.
+MIN_SCALED = 0.25
+
 
 @dataclass(frozen=True)
 class PriorModelConfig:
@@ -33,8 +37,11 @@ class PriorModelConfig:
     network: PriorConfig
     schedule: ScheduleConfig = ScheduleConfig()
     objective: ObjectiveConfig = ObjectiveConfig(prediction_type="sample")
+    embedding_scale: float | None = None
+    """Embeddings are multiplied by it (the paper: 17.2); None: normalised by the set's own mean and standard deviation
+    per dimension (Karlo)."""
     condition_dropout: float = 0.1
-    """Share of samples whose text is replaced by the encoded empty string."""
+    """Share of samples whose text is replaced by that of the empty caption."""
     whiten_error: bool = False
     """Weigh every direction of the embedding's error by how little embeddings vary along it (`networks.whitening`,
     `whiten_error`). The best prediction stays the mean of x_0 given x_t and the text, as under any quadratic error;
@@ -43,6 +50,8 @@ class PriorModelConfig:
     def __post_init__(self) -> None:
         check_probability("condition_dropout", self.condition_dropout)
         check_predictable(self.objective.prediction_type, self.schedule.zero_terminal_snr)
+        if self.embedding_scale is not None and self.embedding_scale <= 0:
+            raise InputError(f"embedding_scale is {self.embedding_scale}; it must be positive, or null")
         if self.whiten_error and self.objective.prediction_type != "sample":
             raise InputError(
                 f"model.whiten_error is true, but objective.prediction_type is {self.objective.prediction_type!r}: "
@@ -64,16 +73,16 @@ class PriorModule(DenoisingModule):
         self,
         network: Prior,
         config: PriorModelConfig,
-        null_text: TextFeatures,
+        null_text: Text,
         training: TrainingConfig,
         optimizer: OptimizerConfig,
         parallel: ParallelConfig | None = None,
     ) -> None:
-        """`null_text`: the encoded empty string, B=1."""
+        """`null_text`: what stands for no text, B=1 (`CaptionReader.null_text`)."""
         super().__init__(network, config.schedule, config.objective, training, optimizer, parallel)
         self.condition_dropout = config.condition_dropout
         self.null_text = null_text
-        self.encode_text: EncodeText | None = None  # of sets whose text encodings are not stored
+        self.encode_text: EncodeText | None = None  # of batches of tokens
         self.whitens = config.whiten_error
         self.error_whitening: Tensor | None = None  # (E, E), of normalised embeddings
 
@@ -81,7 +90,7 @@ class PriorModule(DenoisingModule):
         x_0 = self.network.normalise(batch.image_embed)  # (B, E)
         draws = self.draw(x_0, batch.index, step)
         x_t = add_noise(self.schedule.to(x_0.device), x_0, draws.t, draws.eps)  # (B, E)
-        text = text_of(batch, self.encode_text)  # (B, E), (B, L, E), (B, L)
+        text = text_of(batch, self.encode_text)  # (B, E), (B, L, E) or (B, L), (B, L)
         text = drop_text(
             text, self.null_text, keep(self.seed, "text", step, batch.index, self.condition_dropout)
         )
@@ -98,9 +107,29 @@ class PriorModule(DenoisingModule):
             return x.to(self.weights_dtype) @ self.error_whitening
 
 
+def statistics(
+    config: PriorModelConfig, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """(mean, standard deviation) to normalise by: an embedded set's (E,), or those that its scale stands for.
+
+    Raises InputError for a scale that leaves coordinates far from 1, where the schedule's noise and the sampler's range
+    would be wrong for them.
+    """
+    scale = config.embedding_scale
+    if scale is None:
+        return mean, std
+    size = math.sqrt(sum(m * m + s * s for m, s in zip(mean, std, strict=True)) / len(mean))
+    if not MIN_SCALED <= scale * size <= 1 / MIN_SCALED:
+        raise InputError(
+            f"model.embedding_scale is {scale}, but coordinates of these embeddings are {size:.3g} large, which makes "
+            f"{scale * size:.3g}; it should be about 1: set it to {1 / size:.3g}, or to null for the set's statistics"
+        )
+    return [0.0] * len(mean), [1 / scale] * len(mean)
+
+
 @torch.no_grad()
 def use_statistics(network: Prior, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Normalise by an embedded set's mean and standard deviation per dimension (E,), as Karlo does.
+    """Normalise by a mean and standard deviation per dimension (E,).
 
     Raises InputError where their length is not E or a dimension does not vary.
     """

@@ -5,33 +5,31 @@ Legend: B batch, L text length, E embedding.
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from dalle2_train.data.stream.batches import DecoderBatch, DecoderTokenBatch, PriorBatch, PriorTokenBatch
+from dalle2_train.encoders.captions import CaptionReader, Text
 from dalle2_train.encoders.encoder import ClipEncoder, TextFeatures
+from dalle2_train.networks.decoder import Decoder
+from dalle2_train.networks.prior import Prior
 
-EncodeText = Callable[[Tensor, Tensor], TextFeatures]
-"""(token ids (B, L), mask (B, L)) → features, by the frozen CLIP."""
+EncodeText = Callable[[Tensor, Tensor], Text]
+"""(token ids (B, L), mask (B, L)) → what the network is told: `CaptionReader.encode`."""
 
 
-def frozen_text_encoder(clip: ClipEncoder) -> EncodeText:
-    """The CLIP's text tower, on the tokens' device and in the weights' precision whatever autocast says."""
-
-    def encode(token_ids: Tensor, text_mask: Tensor) -> TextFeatures:
-        if clip.device != token_ids.device:
-            clip.to(token_ids.device)
-        with torch.autocast(token_ids.device.type, enabled=False):
-            return clip.encode_text(token_ids, text_mask)
-
-    return encode
+def caption_reader(clip: ClipEncoder, network: Prior | Decoder) -> CaptionReader:
+    """How captions reach `network`."""
+    own = network.config.text_encoder
+    if own is None:
+        return CaptionReader(clip)
+    return CaptionReader(clip, own.context_length, with_text_embed=not isinstance(network, Decoder))
 
 
 def text_of(
     batch: PriorBatch | PriorTokenBatch | DecoderBatch | DecoderTokenBatch, encode_text: EncodeText | None
-) -> TextFeatures:
+) -> Text:
     """As it is stored, or made of the tokens by `encode_text`, which such batches need."""
     if isinstance(batch, PriorBatch | DecoderBatch):
         return TextFeatures(batch.text_embed, batch.text_encodings, batch.text_mask)
-    assert encode_text is not None, "a batch of tokens needs the frozen CLIP"
+    assert encode_text is not None, "a batch of tokens needs a reader of captions"
     return encode_text(batch.token_ids, batch.text_mask)

@@ -16,6 +16,7 @@ from dalle2_train.data.samples.collect import Sample, collect
 from dalle2_train.errors import InputError
 from dalle2_train.generation.calibrate import CalibrationConfig, calibrate
 from dalle2_train.generation.load import RELEASE_MANIFEST, load_prior
+from dalle2_train.training.texts import caption_reader
 
 
 def calibrate_prior(
@@ -42,7 +43,7 @@ def calibrate_prior(
     image_embed = torch.cat(
         [encoder.encode_image(batch) for batch in _images(samples).split(config.batch_size)]
     )
-    text = encoder.encode_captions([sample.caption for sample in samples])
+    text = caption_reader(encoder, part.network).read([sample.caption for sample in samples])
     found = calibrate(part, image_embed, text, config, progress)
     publish_manifest(folder, replace(part.manifest, eps_statistics=found))
     return found

@@ -18,11 +18,12 @@ from dalle2_train.data.samples.pipeline import pipeline
 from dalle2_train.data.stream.batches import PriorBatch, PriorTokenBatch
 from dalle2_train.data.stream.stream import Stream
 from dalle2_train.encoders import load_clip
+from dalle2_train.encoders.captions import CaptionReader
 from dalle2_train.errors import InputError
 from dalle2_train.launch import check, train
 from dalle2_train.launch.assembly import assemble
 from dalle2_train.launch.embed import embed, index_foreign
-from dalle2_train.training.texts import frozen_text_encoder, text_of
+from dalle2_train.training.texts import text_of
 
 SIZES = ("model.network.embed_dim=32", "model.network.num_heads=1", "model.network.depth=1",
          "model.network.num_text_tokens=8", "data.num_lanes=4", "training.global_batch_size=8",
@@ -69,7 +70,7 @@ def test_text_made_of_tokens_is_the_stored_text(clip, embeddings):
         Stream(embeddings["fp32"], DataConfig(num_lanes=4), batch_type=kind, **options)
         for kind in (PriorBatch, PriorTokenBatch)
     )
-    encode = frozen_text_encoder(encoder)
+    encode = CaptionReader(encoder).encode
     for (ours, _), (theirs, _) in islice(zip(tokens, stored, strict=True), 5):
         with torch.autocast("cpu", torch.bfloat16):  # as training may be under
             made, kept = text_of(ours, encode), text_of(theirs, None)

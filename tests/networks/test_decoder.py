@@ -56,7 +56,7 @@ def draw_inputs(config: DecoderConfig, generator: torch.Generator, dtype: torch.
         "t": torch.tensor([0, 417, 999]),
         "image_embed": randn(3, embed_dim),
         "text_embed": randn(3, embed_dim),
-        "text_encodings": randn(3, 9, embed_dim),
+        "text": randn(3, 9, embed_dim),
         "text_mask": torch.arange(9)[None] < torch.tensor([9, 4, 1])[:, None],
     }
 
@@ -82,7 +82,7 @@ def run_theirs(
     context, time_shift = text_proj(
         image_embeddings=inputs["image_embed"],
         prompt_embeds=inputs["text_embed"],
-        text_encoder_hidden_states=inputs["text_encodings"],
+        text_encoder_hidden_states=inputs["text"],
         do_classifier_free_guidance=guided,
     )
     mask = F.pad(inputs["text_mask"], (text_proj.clip_extra_context_tokens, 0), value=True)
@@ -196,7 +196,7 @@ def test_padding_is_invisible_and_extra_tokens_are_not(
     ours, _, _ = make_pair(parity, KARLO_LIKE, generator, torch.float64)
     inputs = draw_inputs(KARLO_LIKE, generator, torch.float64)
     before = ours(**inputs)
-    inputs["text_encodings"][~inputs["text_mask"]] = 7.0
+    inputs["text"][~inputs["text_mask"]] = 7.0
     assert torch.equal(ours(**inputs), before)
     # Only the context changes here, not the time vector.
     ours.text_proj.clip_extra_context_tokens_proj.weight.mul_(2)
@@ -224,7 +224,7 @@ def test_the_text_lengths_that_diffusers_cannot_take_are_known(
     assert unexportable_text_lengths(KARLO_LIKE) == [12, 60]
     for length, fails in [(12, True), (13, False)]:
         inputs = draw_inputs(KARLO_LIKE, generator, torch.float32)
-        inputs["text_encodings"] = torch.randn(3, length, 20, generator=generator)
+        inputs["text"] = torch.randn(3, length, 20, generator=generator)
         inputs["text_mask"] = torch.ones(3, length, dtype=torch.bool)
         assert ours(**inputs).isfinite().all()
         if fails:

@@ -19,7 +19,7 @@ def draw_inputs(generator: torch.Generator, dtype: torch.dtype) -> dict[str, Ten
         "x_t": torch.randn(3, 24, generator=generator, dtype=dtype),
         "t": torch.tensor([0, 417, 999]),
         "text_embed": torch.randn(3, 24, generator=generator, dtype=dtype),
-        "text_encodings": torch.randn(3, 11, 24, generator=generator, dtype=dtype),
+        "text": torch.randn(3, 11, 24, generator=generator, dtype=dtype),
         "text_mask": torch.arange(11)[None] < lengths[:, None],
     }
 
@@ -44,7 +44,7 @@ def test_equals_prior_transformer(
     ours, theirs = make_pair(parity, generator, dtype)
     inputs = draw_inputs(generator, dtype)
     expected = theirs(
-        inputs["x_t"], inputs["t"], inputs["text_embed"], inputs["text_encodings"], inputs["text_mask"]
+        inputs["x_t"], inputs["t"], inputs["text_embed"], inputs["text"], inputs["text_mask"]
     ).predicted_image_embedding
     parity.close(ours(**inputs), expected)
 
@@ -54,7 +54,7 @@ def test_padding_is_invisible(parity: SimpleNamespace, generator: torch.Generato
     ours, _ = make_pair(parity, generator, torch.float64)
     inputs = draw_inputs(generator, torch.float64)
     before = ours(**inputs)
-    inputs["text_encodings"][~inputs["text_mask"]] = 7.0
+    inputs["text"][~inputs["text_mask"]] = 7.0
     assert torch.equal(ours(**inputs), before)
 
 

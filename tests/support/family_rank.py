@@ -11,8 +11,15 @@ from families import CONTEXT_LENGTH, EMBED_DIM, null_text, random, random_pictur
 
 from dalle2_train.checkpoints.manifest import ModelManifest
 from dalle2_train.data.selection.selection import Ledger
-from dalle2_train.data.stream.batches import ClipBatch, DecoderBatch, PriorBatch, UpsamplerBatch
-from dalle2_train.encoders import ClipConfig, TextFeatures, build_clip, tokenize, train_tokenizer
+from dalle2_train.data.stream.batches import (
+    ClipBatch,
+    DecoderBatch,
+    DecoderTokenBatch,
+    PriorBatch,
+    PriorTokenBatch,
+    UpsamplerBatch,
+)
+from dalle2_train.encoders import ClipConfig, ClipEncoder, TextFeatures, build_clip, tokenize, train_tokenizer
 from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
 from dalle2_train.networks.direct import Direct, DirectConfig
@@ -27,6 +34,7 @@ from dalle2_train.training.direct import DirectModule
 from dalle2_train.training.fit import fit
 from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics, whiten_error
 from dalle2_train.training.strategy import MeshStrategy
+from dalle2_train.training.texts import caption_reader
 from dalle2_train.training.upsampler import UpsamplerModelConfig, UpsamplerModule
 
 GLOBAL_BATCH, NUM_STEPS = 8, 3
@@ -106,12 +114,45 @@ def direct(settings: Any) -> tuple[Any, Any]:
     return DirectModule(network, *settings), batch
 
 
+OWN = TextEncoderConfig(context_length=9, vocab_size=ClipSize.vocab_size, width=16, depth=1, num_heads=2)
+
+
+def frozen_clip() -> ClipEncoder:
+    tokenizer = train_tokenizer(CAPTIONS, ClipSize.vocab_size, CONTEXT_LENGTH)
+    return ClipEncoder(build_clip(ClipSize, tokenizer).double(), tokenizer)
+
+
+def paper_prior(settings: Any) -> tuple[Any, Any]:
+    size = PriorConfig(EMBED_DIM, 9, depth=1, num_heads=2, head_dim=8, text_encoder=OWN)
+    network = Prior(size).double()
+    reader = caption_reader(frozen_clip(), network)
+    module = PriorModule(
+        network, PriorModelConfig(size, condition_dropout=0.3), reader.null_text(), *settings
+    )
+    module.encode_text = reader.encode
+    embeds = random(8, EMBED_DIM).double()
+    return module, PriorTokenBatch(torch.arange(8), embeds, *reader.tokenize(CAPTIONS))
+
+
+def paper_decoder(settings: Any) -> tuple[Any, Any]:
+    size = DecoderConfig(8, (32, 32), 1, (False, True), head_dim=16, embed_dim=EMBED_DIM, text_encoder=OWN)
+    network = Decoder(size).double()
+    reader = caption_reader(frozen_clip(), network)
+    module = DecoderModule(network, DecoderModelConfig(size, text_dropout=0.5), reader.null_text(), *settings)
+    module.encode_text = reader.encode
+    embeds = random(8, EMBED_DIM).double()
+    tokens = reader.tokenize(CAPTIONS)
+    return module, DecoderTokenBatch(torch.arange(8), random_pictures(8, 8), embeds, *tokens)
+
+
 FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "clip": clip,
     "prior": prior,
     "decoder": decoder,
     "upsampler": upsampler,
     "direct": direct,
+    "paper_prior": paper_prior,
+    "paper_decoder": paper_decoder,
 }
 
 
