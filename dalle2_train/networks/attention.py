@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dalle2_train.networks.cache import KeyValues
 from dalle2_train.networks.init import zero_init
 
 # diffusers hides tokens by adding this to their scores, not minus infinity: a row hidden as a whole stays finite.
@@ -41,10 +42,15 @@ class _Attention(nn.Module):
         self.to_v = nn.Linear(width, width)
         self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
-    def attend(self, tokens: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
-        """`tokens` (B, N, D) look at `memory` (B, M, D); `bias` broadcastable to (B, heads, N, M), or none."""
+    def attend(
+        self, tokens: Tensor, memory: Tensor, bias: Tensor | None, seen: KeyValues | None = None
+    ) -> Tensor:
+        """`tokens` (B, N, D) look at `memory` (B, M, D), and at what was `seen` before it, which the memory then
+        belongs to; `bias` broadcastable to (B, heads, N, M), or none."""
         sources = ((self.to_q, tokens), (self.to_k, memory), (self.to_v, memory))
         q, k, v = (split_heads(to(source), self.num_heads) for to, source in sources)
+        if seen is not None:
+            k, v = seen.append(k, v)
         bias = None if bias is None else bias.to(q.dtype)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, N, d)
         return self.to_out(merge_heads(attended))  # (B, N, D)
@@ -53,9 +59,12 @@ class _Attention(nn.Module):
 class SelfAttention(_Attention):
     """Tokens look at one another."""
 
-    def forward(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
-        """`tokens` (B, N, D); `bias` broadcastable to (B, heads, N, N), added to the scores. Returns (B, N, D)."""
-        return self.attend(tokens, tokens, bias)
+    def forward(self, tokens: Tensor, bias: Tensor | None, seen: KeyValues | None = None) -> Tensor:
+        """`tokens` (B, N, D); `bias` broadcastable to (B, heads, N, N), added to the scores. Returns (B, N, D).
+
+        With `seen` the tokens follow those that it knows, which they look at too: the bias has a column for each.
+        """
+        return self.attend(tokens, tokens, bias, seen)
 
 
 class CrossAttention(_Attention):

@@ -6,6 +6,7 @@ B batch, N tokens, M memory tokens, D width.
 from torch import Tensor, nn
 
 from dalle2_train.networks.attention import CrossAttention, FeedForward, SelfAttention
+from dalle2_train.networks.cache import KeyValues
 
 _LAST_OF_BRANCHES = ("attn1.to_out.0.weight", "attn2.to_out.0.weight", "ff.net.2.weight")
 
@@ -20,9 +21,12 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width, dropout)
 
-    def forward(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
-        """`tokens` (B, N, D); `bias` broadcastable to (B, heads, N, N), added to the scores. Returns (B, N, D)."""
-        tokens = tokens + self.attn1(self.norm1(tokens), bias)  # (B, N, D)
+    def forward(self, tokens: Tensor, bias: Tensor | None, seen: KeyValues | None = None) -> Tensor:
+        """`tokens` (B, N, D); `bias` broadcastable to (B, heads, N, N), added to the scores. Returns (B, N, D).
+
+        `seen`: as in `SelfAttention`.
+        """
+        tokens = tokens + self.attn1(self.norm1(tokens), bias, seen)  # (B, N, D)
         return tokens + self.ff(self.norm3(tokens))  # (B, N, D)
 
 
