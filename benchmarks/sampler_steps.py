@@ -26,6 +26,7 @@ from benchmarks.sampler_rows import SAMPLERS, Point, Rows, figure, summary, tabl
 from dalle2_train import storage
 from dalle2_train.config import override, to_dict
 from dalle2_train.data.samples.collect import collect
+from dalle2_train.errors import InputError
 from dalle2_train.evaluation import verified_digest
 from dalle2_train.evaluation.gallery import Gallery, choose, fingerprint
 from dalle2_train.evaluation.judge import Judge, load_judge
@@ -33,7 +34,7 @@ from dalle2_train.evaluation.kid import kid
 from dalle2_train.evaluation.retrieval import recall_at, similarities
 from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.decoder import run_decoder
-from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.load import ArPriorPart, Unclip, load_unclip
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.presets import generation_config
@@ -94,7 +95,7 @@ def _measure(bench: Bench, rows: Rows, asked: Sequence[Point], tick: Tick) -> No
 def _image_embeds(bench: Bench, seed: int) -> Tensor:
     """(Q, E), by the config's prior."""
     unclip, null_text = bench.unclip, bench.unclip.clip.null_text()
-    assert unclip.prior is not None, "load_unclip asks for one"
+    assert unclip.prior is not None and not isinstance(unclip.prior, ArPriorPart), "see _open"
     done = []
     for index, captions in _batches(bench):
         text = unclip.clip.encode_captions(captions)
@@ -141,6 +142,10 @@ def _num_batches(bench: Bench) -> int:
 
 def _open(args: argparse.Namespace) -> Bench:
     unclip = load_unclip([args.model])
+    if isinstance(unclip.prior, ArPriorPart):
+        raise InputError(
+            f"{args.model} has an ar_prior, which no diffusion sampler draws; give a diffusion prior"
+        )
     settings = override({"generation": {}}, args.set)["generation"]
     config = generation_config(settings, unclip.decoder.manifest.profile)
     size = unclip.decoder.network.config.image_size

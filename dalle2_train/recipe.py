@@ -9,6 +9,7 @@ from dalle2_train.data.config import DataConfig
 from dalle2_train.errors import InputError
 from dalle2_train.parallel.shard import ParallelConfig
 from dalle2_train.recipes import FAMILIES, list_recipes, recipe_path
+from dalle2_train.training.ar_prior import ArPriorModelConfig
 from dalle2_train.training.clip import ClipModelConfig
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.decoder import DecoderModelConfig
@@ -19,6 +20,7 @@ from dalle2_train.training.upsampler import UpsamplerModelConfig
 __all__ = [
     "FAMILIES",
     "MODEL_CONFIGS",
+    "ModelConfig",
     "Recipe",
     "SamplingConfig",
     "build_recipe",
@@ -27,12 +29,18 @@ __all__ = [
 ]
 
 ModelConfig = (
-    ClipModelConfig | PriorModelConfig | DecoderModelConfig | UpsamplerModelConfig | DirectModelConfig
+    ClipModelConfig
+    | PriorModelConfig
+    | ArPriorModelConfig
+    | DecoderModelConfig
+    | UpsamplerModelConfig
+    | DirectModelConfig
 )
 
 MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
     "clip": ClipModelConfig,
     "prior": PriorModelConfig,
+    "ar_prior": ArPriorModelConfig,
     "decoder": DecoderModelConfig,
     "upsampler": UpsamplerModelConfig,
     "direct": DirectModelConfig,
@@ -53,7 +61,7 @@ class SamplingConfig:
 class Recipe:
     """All that decides a training, except where it reads and writes."""
 
-    family: Literal["clip", "prior", "decoder", "upsampler", "direct"]
+    family: Literal["clip", "prior", "ar_prior", "decoder", "upsampler", "direct"]
     profile: Literal["paper", "karlo"]  # whose variant of unCLIP it follows where the two differ
     model: ModelConfig
     optimizer: OptimizerConfig
@@ -104,7 +112,10 @@ def _check_whole(recipe: Recipe) -> None:
 
 
 def _has_text_encoder(model: ModelConfig) -> bool:
-    return isinstance(model, PriorModelConfig | DecoderModelConfig) and model.network.text_encoder is not None
+    return (
+        isinstance(model, PriorModelConfig | ArPriorModelConfig | DecoderModelConfig)
+        and model.network.text_encoder is not None
+    )
 
 
 def _picture_size(model: ModelConfig) -> int | None:
@@ -116,5 +127,5 @@ def _picture_size(model: ModelConfig) -> int | None:
             return model.network.image_size
         case UpsamplerModelConfig():
             return model.network.high_size
-        case PriorModelConfig():
+        case PriorModelConfig() | ArPriorModelConfig():
             return None

@@ -26,7 +26,7 @@ from dalle2_train.export.staging import check_free, file_names, refuse_damage, s
 from dalle2_train.generation.config import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE, GenerationConfig
 from dalle2_train.generation.direct import DirectModel
 from dalle2_train.generation.drawing import load_model
-from dalle2_train.generation.load import Part, Unclip
+from dalle2_train.generation.load import ArPriorPart, Part, Unclip
 from dalle2_train.networks import decoder, prior, upsampler
 
 EXPORT_REPORT = "export.json"
@@ -107,12 +107,18 @@ def load_exportable(models: Sequence[str], *, clip: str | None = None) -> Unclip
 
 def check_exportable(unclip: Unclip) -> None:
     """RefusedError that names everything diffusers cannot hold."""
-    faults = [fault for kind, part in unclip.parts.items() for fault in _schedule_faults(kind, part)]
+    diffusions = {kind: part for kind, part in unclip.parts.items() if isinstance(part, Part)}
+    faults = [fault for kind, part in diffusions.items() for fault in _schedule_faults(kind, part)]
     faults += [
         f"the {kind} has a text encoder of its own, diffusers' reads CLIP's text"
         for kind, part in (("prior", unclip.prior), ("decoder", unclip.decoder))
         if part is not None and part.network.config.text_encoder is not None
     ]
+    if isinstance(unclip.prior, ArPriorPart):
+        faults.append(
+            "the prior is autoregressive (ar_prior), which diffusers has no class for; export it as safetensors, or "
+            "give a diffusion prior"
+        )
     if unclip.prior is None:
         faults.append("there is no prior, which UnCLIPPipeline cannot do without")
     if unclip.upsampler is None:
@@ -151,6 +157,7 @@ def _schedule_faults(kind: str, part: Part) -> list[str]:
 def write_folder(unclip: Unclip, folder: Path, diffusers_version: str) -> None:
     """All files of the pipeline, unproved."""
     assert unclip.prior is not None and unclip.upsampler is not None
+    assert not isinstance(unclip.prior, ArPriorPart)
     diffusion_decoder = unclip.decoder.network
     networks = {
         "prior": (prior.diffusers_config(unclip.prior.network.config), unclip.prior.network.state_dict()),

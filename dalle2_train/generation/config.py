@@ -1,5 +1,6 @@
 """How each stage of an unCLIP is sampled: one frozen section per stage."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,6 +10,10 @@ from dalle2_train.errors import InputError
 
 # Coordinates of the prior's embedding have unit variance: 5 cuts what lies far out. Pictures are in [-1, 1].
 PRIOR_CLIP_RANGE, IMAGE_CLIP_RANGE = 5.0, 1.0
+
+PRIORS = ("prior", "ar_prior")
+"""Kinds of which an unCLIP has one: it diffuses the image embedding, or predicts its codes one by one. Each has its
+section."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,25 @@ class PriorStageConfig(GuidedStageConfig):
 
 
 @dataclass(frozen=True)
+class ArPriorStageConfig:
+    """Text → image embedding by an autoregressive prior: one code after another, one forward each."""
+
+    temperature: float = 1.0
+    """Less: likelier codes, less variety; 0: always the likeliest."""
+    top_p: float = 1.0
+    """Codes are drawn from the likeliest ones that have this share of the probability; 1: from all."""
+    guidance_scale: float = 1.0
+    """Of the codes' logits; 1: none, half the work; more: closer to the text, less varied."""
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "guidance_scale"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}={getattr(self, name)} is negative; give 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p={self.top_p}: give more than 0 and at most 1")
+
+
+@dataclass(frozen=True)
 class DecoderStageConfig(GuidedStageConfig):
     """Image embedding → small picture."""
 
@@ -114,6 +138,9 @@ class GenerationConfig:
     """How pictures are sampled. The defaults are Karlo's. A section whose stage a model lacks has no effect."""
 
     prior: PriorStageConfig = field(default_factory=PriorStageConfig)
+    """Of a diffusion prior; what is set here is refused where the prior is autoregressive."""
+    ar_prior: ArPriorStageConfig = field(default_factory=ArPriorStageConfig)
+    """Of an autoregressive prior; what is set here is refused where the prior is a diffusion."""
     decoder: DecoderStageConfig = field(default_factory=DecoderStageConfig)
     upsampler: UpsamplerStageConfig = field(default_factory=UpsamplerStageConfig)
     second_upsampler: UpsamplerStageConfig = field(default_factory=UpsamplerStageConfig)
@@ -123,6 +150,16 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"batch_size={self.batch_size}: give at least 1")
+
+
+def check_prior_sections(kind: str, given: Container[str]) -> None:
+    """Raises InputError where the section of the other kind of prior is among those `given`: it would do nothing."""
+    for other in PRIORS:
+        if other != kind and other in given:
+            raise InputError(
+                f"generation.{other} is set, but the prior is of kind {kind}, which it does not concern; "
+                f"set generation.{kind}, or leave it out"
+            )
 
 
 def _refuse_analytic_dpm(sampler: SamplerName) -> None:

@@ -131,7 +131,8 @@ def open_with_settings(models: Sequence[str], settings: Mapping[str, Any]) -> Te
     model = load_model(models, parts=_needed(PARTS, generation_config(settings)))
     if isinstance(model, DirectModel):
         return DirectToImage(model, build(GenerationConfig, settings, "generation"))
-    return UnclipToImage(model, generation_config(settings, model.decoder.manifest.profile))
+    prior = model.prior.manifest.kind if model.prior is not None else None
+    return UnclipToImage(model, generation_config(settings, model.decoder.manifest.profile, prior))
 
 
 def _needed(parts: Sequence[str], config: GenerationConfig) -> list[str]:

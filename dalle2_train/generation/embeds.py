@@ -8,16 +8,21 @@ from torch import Tensor
 
 from dalle2_train.checkpoints import ModelManifest
 from dalle2_train.errors import InputError
-from dalle2_train.generation.config import GenerationConfig
+from dalle2_train.generation.config import PRIORS, GenerationConfig, check_prior_sections
 from dalle2_train.generation.load import Unclip
 
 
 def check_embed(unclip: Unclip, config: GenerationConfig) -> None:
-    """InputError where `generation.decoder.image_embed` asks a prior that is not there."""
+    """InputError where `generation.decoder.image_embed` asks a prior that is not there, or where the section of another
+    kind of prior than the one there was set."""
     if config.decoder.image_embed == "prior" and unclip.prior is None:
         raise InputError(
             "there is no prior, which generation.decoder.image_embed=prior asks; give one, or set it to text or none"
         )
+    if unclip.prior is not None:
+        plain = GenerationConfig()
+        given = {name for name in PRIORS if getattr(config, name) != getattr(plain, name)}
+        check_prior_sections(unclip.prior.manifest.kind, given)
 
 
 def text_as_image_embed(decoder: ModelManifest, text_embed: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from dalle2_train.diffusion.schedule import NoiseSchedule, ScheduleConfig, noise
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.errors import InputError, RefusedError
+from dalle2_train.generation.config import PRIORS
+from dalle2_train.networks.ar_prior import ArPrior, ArPriorConfig
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
 from dalle2_train.networks.prior import Prior, PriorConfig
 from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig
@@ -43,21 +45,26 @@ class Part(TrainedPart[Network]):
 
 
 @dataclass(frozen=True)
+class ArPriorPart(TrainedPart[ArPrior]):
+    """One trained autoregressive prior."""
+
+
+@dataclass(frozen=True)
 class Unclip:
     """All that turns text into pictures. Without an upsampler the pictures are the decoder's."""
 
     clip: ClipEncoder
     clip_uri: str
-    prior: Part[Prior] | None
+    prior: Part[Prior] | ArPriorPart | None
     """None: the decoder reads the caption's own embedding, or none (`DecoderStageConfig.image_embed`)."""
     decoder: Part[Decoder]
     upsampler: Part[Upsampler] | None
 
     @property
-    def parts(self) -> dict[str, Part]:
-        """Stage → the part, of those that are there, in the order in which they run."""
-        parts = {"prior": self.prior, "decoder": self.decoder, "upsampler": self.upsampler}
-        return {stage: part for stage, part in parts.items() if part is not None}
+    def parts(self) -> dict[str, TrainedPart]:
+        """Kind → the part, of those that are there, in the order in which they run."""
+        parts = (self.prior, self.decoder, self.upsampler)
+        return {part.manifest.kind: part for part in parts if part is not None}
 
     @property
     def image_size(self) -> int:
@@ -93,7 +100,7 @@ def load_unclip(models: Sequence[str], *, clip: str | None = None, parts: Sequen
     unclip = Unclip(
         clip=encoder,
         clip_uri=clip_uri,
-        prior=_part(*found["prior"], PriorConfig, Prior) if "prior" in found else None,
+        prior=_prior(found),
         decoder=_part(*found["decoder"], DecoderConfig, Decoder),
         upsampler=_part(*found["upsampler"], UpsamplerConfig, Upsampler) if "upsampler" in found else None,
     )
@@ -157,19 +164,27 @@ def only_one(kind: str, first: str | None, second: str) -> str:
 def _check_kind(uri: str, manifest: ModelManifest) -> None:
     if manifest.kind == "clip":
         raise InputError(f"{uri} is a checkpoint inside a CLIP's training; give the finished run's folder")
-    if manifest.kind not in PARTS:
+    if manifest.kind not in {*PARTS, *PRIORS}:
         raise InputError(
-            f"{uri} is a model of kind {manifest.kind!r}; an unCLIP is made of clip, {', '.join(PARTS)}"
+            f"{uri} is a model of kind {manifest.kind!r}; an unCLIP is made of clip, {', '.join(PARTS)}, or "
+            "ar_prior in place of prior"
         )
 
 
 def _check_parts(found: Mapping[str, Any], parts: Sequence[str]) -> None:
+    if all(kind in found for kind in PRIORS):
+        raise InputError(
+            "a prior and an ar_prior were given; an unCLIP has one of the two, leave the other out"
+        )
     needed = [kind for kind in PARTS if kind in {"decoder", *parts}]
     missing = [kind for kind in needed if kind not in found]
+    if "ar_prior" in found and "prior" in missing:
+        missing.remove("prior")
     if missing:
         have = ", ".join(found) or "none"
+        kinds = " and ".join("'prior' or 'ar_prior'" if kind == "prior" else repr(kind) for kind in missing)
         raise InputError(
-            f"no model of kind {' and '.join(map(repr, missing))} was given (given: {have}); "
+            f"no model of kind {kinds} was given (given: {have}); "
             f"train one with `dalle2-train train {missing[0]}/…` and add its folder"
         )
 
@@ -205,6 +220,17 @@ def _places(clips: Iterable[ClipReference]) -> list[str]:
         if uri.startswith("/") and not storage.exists(uri):
             raise InputError(f"the CLIP that the models name, {uri}, is not there; give its folder too")
     return found
+
+
+def _prior(
+    found: Mapping[str, tuple[ModelManifest, dict[str, Tensor]]],
+) -> Part[Prior] | ArPriorPart | None:
+    if "prior" in found:
+        return _part(*found["prior"], PriorConfig, Prior)
+    if "ar_prior" not in found:
+        return None
+    manifest, state = found["ar_prior"]
+    return ArPriorPart(manifest, open_network(manifest, state, ArPriorConfig, ArPrior))
 
 
 def _part(

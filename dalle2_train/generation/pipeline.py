@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from dalle2_train.errors import InputError
+from dalle2_train.generation.ar_prior import run_ar_prior
 from dalle2_train.generation.config import GenerationConfig, StageConfig
 from dalle2_train.generation.decoder import run_decoder
 from dalle2_train.generation.embeds import check_embed, text_as_image_embed
-from dalle2_train.generation.load import Part, Unclip
+from dalle2_train.generation.load import ArPriorPart, Part, Unclip
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.prior import run_prior
@@ -69,6 +70,8 @@ def generate_stages(
     _check_steps(stages)
     starts = range(0, len(prompts), config.batch_size)
     steps_a_batch = sum(section.num_steps for _, section in stages.values())
+    if config.decoder.image_embed == "prior" and isinstance(unclip.prior, ArPriorPart):
+        steps_a_batch += unclip.prior.network.config.num_dims
     tick = _ticker(progress, len(starts) * steps_a_batch)
     batches = []
     for start in starts:
@@ -102,14 +105,17 @@ def _image_embed(
             return text_as_image_embed(unclip.decoder.manifest, words.text.text_embed)
         case "prior":
             assert unclip.prior is not None, "see check_embed"
+            if isinstance(unclip.prior, ArPriorPart):
+                return run_ar_prior(unclip.prior, *words, draws, config.ar_prior, tick)
             return run_prior(unclip.prior, *words, draws, config.prior, tick)
 
 
 def _stages(unclip: Unclip, config: GenerationConfig) -> dict[str, tuple[Part, StageConfig]]:
-    """Name → the part and how it is sampled, of the stages that are run."""
+    """Name → the part and how it is sampled, of the diffusions that are run."""
     stages: dict[str, tuple[Part, StageConfig]] = {"decoder": (unclip.decoder, config.decoder)}
-    if unclip.prior is not None and config.decoder.image_embed == "prior":
-        stages["prior"] = unclip.prior, config.prior
+    prior = unclip.prior if config.decoder.image_embed == "prior" else None
+    if prior is not None and not isinstance(prior, ArPriorPart):
+        stages["prior"] = prior, config.prior
     if unclip.upsampler is not None:
         stages["upsampler"] = unclip.upsampler, config.upsampler
     return stages

@@ -1,5 +1,6 @@
 """From a job to what `fit` is handed: the family's module, its stream of data, its pictures and its manifest."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -37,12 +38,15 @@ from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import absolute_source, load_clip
 from dalle2_train.encoders.tokenizer import tokenize, train_tokenizer
 from dalle2_train.errors import InputError
+from dalle2_train.launch.first_batches import first_batches
 from dalle2_train.launch.job import TrainJob, clip_source, find_embeddings, open_clip
 from dalle2_train.launch.pictures import build_sampler
+from dalle2_train.networks.ar_prior import ArPrior
 from dalle2_train.networks.decoder import Decoder
 from dalle2_train.networks.direct import Direct
 from dalle2_train.networks.prior import Prior
 from dalle2_train.networks.upsampler import Upsampler
+from dalle2_train.training.ar_prior import ArPriorModelConfig, ArPriorModule, use_components, use_dots
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.clip import ClipModelConfig, ClipModule
 from dalle2_train.training.decoder import (
@@ -65,16 +69,25 @@ from dalle2_train.training.upsampler import UpsamplerModelConfig, UpsamplerModul
 
 # A vocabulary of a few thousand pairs is settled long before.
 _MAX_TOKENIZER_CAPTIONS = 200_000
+# Quantiles of so many similarities are within two hundredths of the whole set's.
+_NUM_DOTS = 4096
 
 _BATCH_TYPES: dict[str, BatchType] = {
     "clip": ClipBatch,
     "prior": PriorBatch,
+    "ar_prior": PriorBatch,
     "decoder": DecoderBatch,
     "upsampler": UpsamplerBatch,
     "direct": ClipBatch,
 }
-_TOKEN_BATCH_TYPES: dict[str, BatchType] = {"prior": PriorTokenBatch, "decoder": DecoderTokenBatch}
+_TOKEN_BATCH_TYPES: dict[str, BatchType] = {
+    "prior": PriorTokenBatch,
+    "ar_prior": PriorTokenBatch,
+    "decoder": DecoderTokenBatch,
+}
 """Where the text encodings are not stored, for they are large, or the network has a text encoder of its own."""
+
+Words = tuple[BatchType, Tokenize | None]
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,8 @@ def assemble(job: TrainJob) -> Assembly:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeding.key(job.recipe.training.seed, "weights"))
         module = _build_module(job, clip)
-    init_from = _prepare(job, module, embeddings)
+    words = _words(job, module, embeddings, clip)
+    init_from = _prepare(job, module, embeddings, words)
     reference = None
     if clip is not None:
         reference = ClipReference(absolute_source(clip_source(job, info)), clip.fingerprint)
@@ -131,15 +145,20 @@ def assemble(job: TrainJob) -> Assembly:
         init_from=init_from,
     )
     sampler = build_sampler(job, module, clip) if job.recipe.training.sample_every_steps > 0 else None
-    return Assembly(job, module, manifest, sampler, *_words(job, module, embeddings, clip))
+    return Assembly(job, module, manifest, sampler, *words)
 
 
-def _prepare(job: TrainJob, module: UnclipModule, embeddings: Embeddings | None) -> str | None:
+def _prepare(job: TrainJob, module: UnclipModule, embeddings: Embeddings | None, words: Words) -> str | None:
     """Statistics of the embeddings and weights to begin with, whose digest is returned."""
     info = embeddings.info if embeddings is not None else None
     if isinstance(module, PriorModule) and info is not None:
         assert isinstance(job.recipe.model, PriorModelConfig)
         use_statistics(module.network, *statistics(job.recipe.model, info.mean, info.std))
+    if isinstance(module, ArPriorModule) and info is not None:
+        use_components(module.network, info.mean, _covariance(embeddings))
+        _tell_what_is_left_out(module.network)
+        if job.init_from is None:
+            use_dots(module, first_batches(job, *words), _NUM_DOTS)
     if isinstance(module, DecoderModule) and module.whitens and info is not None:
         whiten_image_embed(module.network, info.mean, _covariance(embeddings))
     init_from = None
@@ -151,9 +170,16 @@ def _prepare(job: TrainJob, module: UnclipModule, embeddings: Embeddings | None)
     return init_from
 
 
+def _tell_what_is_left_out(network: ArPrior) -> None:
+    if dist.get_rank() == 0:
+        config, share = network.config, float(network.embed_codes.left_out)
+        print(f"{config.num_dims} of {config.embed_dim} components leave out {share:.2%} of the embeddings' variance",
+              file=sys.stderr)  # fmt: skip
+
+
 def _words(
     job: TrainJob, module: UnclipModule, embeddings: Embeddings | None, clip: ClipEncoder | None
-) -> tuple[BatchType, Tokenize | None]:
+) -> Words:
     """(what a batch holds, how captions become tokens where it holds some)."""
     family = job.recipe.family
     if isinstance(module, ClipModule):
@@ -163,7 +189,7 @@ def _words(
         return _BATCH_TYPES[family], partial(tokenize, clip.tokenizer)
     if embeddings is None:
         return _BATCH_TYPES[family], None
-    assert clip is not None and isinstance(module, PriorModule | DecoderModule)
+    assert clip is not None and isinstance(module, PriorModule | ArPriorModule | DecoderModule)
     reader = caption_reader(clip, module.network)
     if embeddings.has_text_encodings and reader.own_length is None:
         return _BATCH_TYPES[family], None
@@ -182,6 +208,10 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
             assert clip is not None
             network = Prior(model.network)
             return PriorModule(network, model, caption_reader(clip, network).null_text(), *settings)
+        case ArPriorModelConfig() as model:
+            assert clip is not None
+            network = ArPrior(model.network)
+            return ArPriorModule(network, model, caption_reader(clip, network).null_text(), *settings)
         case DecoderModelConfig() as model:
             assert clip is not None
             network = Decoder(model.network)

@@ -6,6 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps
 from dalle2_train.checkpoints.manifest import ModelManifest, model_digest, read_manifest
@@ -19,9 +22,11 @@ from dalle2_train.data.stream.summary import summarize, summarize_embeddings
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import absolute_source, load_clip
 from dalle2_train.errors import InputError
+from dalle2_train.networks.embed_codes import EmbedCodes
 from dalle2_train.networks.text_encoder import TextEncoderConfig
 from dalle2_train.parallel.shard import mesh_sizes
-from dalle2_train.recipe import Recipe, build_recipe
+from dalle2_train.recipe import ModelConfig, Recipe, build_recipe
+from dalle2_train.training.ar_prior import ArPriorModelConfig
 from dalle2_train.training.decoder import DecoderModelConfig
 from dalle2_train.training.direct import DirectModelConfig
 from dalle2_train.training.prior import PriorModelConfig, statistics
@@ -54,7 +59,7 @@ class TrainJob:
 
     recipe: Recipe
     data: str
-    """Folder or pattern of shards, or, for the prior, of embeddings alone; or the YAML file of a mixture."""
+    """Folder or pattern of shards, or, for a prior, of embeddings alone; or the YAML file of a mixture."""
     storage: str
     """Folder of all runs."""
     name: str
@@ -74,7 +79,7 @@ class TrainJob:
 
     @property
     def needs_embeddings(self) -> bool:
-        return isinstance(self.recipe.model, PriorModelConfig | DecoderModelConfig)
+        return isinstance(self.recipe.model, PriorModelConfig | ArPriorModelConfig | DecoderModelConfig)
 
     @property
     def needs_clip(self) -> bool:
@@ -157,7 +162,7 @@ def check(job: TrainJob, workers: int) -> None:
     if not data.splits.get(recipe.data.split):
         raise InputError(f"{job.data}: no sample is in the split {recipe.data.split!r} (there are {data.splits}); "
                          "set data.split")  # fmt: skip
-    if not data.has_pictures and recipe.family != "prior":
+    if not data.has_pictures and recipe.family not in ("prior", "ar_prior"):
         raise InputError(f"{job.data}: holds embeddings and no pictures, which a {recipe.family} learns from; give the "
                          "shards with the pictures as --data, and these as --embeddings")  # fmt: skip
     if job.needs_embeddings:
@@ -165,8 +170,8 @@ def check(job: TrainJob, workers: int) -> None:
         _check_sampling(job, open_clip(job, embeddings.info))
         if isinstance(recipe.model, PriorModelConfig):
             statistics(recipe.model, embeddings.info.mean, embeddings.info.std)
-        if _whitens(job):
-            embeddings.covariance()
+        if _needs_covariance(job):
+            _check_covariance(recipe.model, torch.from_numpy(embeddings.covariance()))
     elif job.needs_clip:
         open_clip(job, None)
     if (begun := _newest_checkpoint(job)) is not None:
@@ -180,7 +185,7 @@ def check(job: TrainJob, workers: int) -> None:
 def find_embeddings(job: TrainJob) -> Embeddings:
     """Those that the job names. Raises InputError where there are none, or where they do not fit."""
     found = summarize_embeddings(job.data, job.embeddings)
-    assert isinstance(job.recipe.model, PriorModelConfig | DecoderModelConfig)
+    assert isinstance(job.recipe.model, PriorModelConfig | ArPriorModelConfig | DecoderModelConfig)
     wanted = job.recipe.model.network.embed_dim
     if found.info.embed_dim != wanted:
         raise InputError(f"{job.embeddings or job.data}: its embeddings have {found.info.embed_dim} dimensions, but "
@@ -197,12 +202,22 @@ def _check_sampling(job: TrainJob, clip: ClipEncoder) -> None:
                          "pictures with; set it to 0, or give the whole CLIP with --clip")  # fmt: skip
 
 
-def _whitens(job: TrainJob) -> bool:
+def _check_covariance(model: ModelConfig, covariance: Tensor) -> None:
+    """Raises InputError where embeddings vary along fewer directions than are to be predicted."""
+    if isinstance(model, ArPriorModelConfig):
+        shape = model.network
+        codes = EmbedCodes(shape.embed_dim, shape.num_dims, shape.num_buckets)
+        codes.fit(torch.zeros(shape.embed_dim), covariance)
+
+
+def _needs_covariance(job: TrainJob) -> bool:
     match job.recipe.model:
         case PriorModelConfig() as model:
             return model.whiten_error
         case DecoderModelConfig() as model:
             return model.whiten_image_embed
+        case ArPriorModelConfig():
+            return True
         case _:
             return False
 
@@ -214,10 +229,12 @@ def open_clip(job: TrainJob, info: EmbeddingInfo | None) -> ClipEncoder:
     """
     clip = load_clip(clip_source(job, info), info.clip_fingerprint if info else None)
     model = job.recipe.model
-    own = model.network.text_encoder if isinstance(model, PriorModelConfig | DecoderModelConfig) else None
+    reads_text = isinstance(model, PriorModelConfig | ArPriorModelConfig | DecoderModelConfig)
+    own = model.network.text_encoder if reads_text else None
+    of_states = isinstance(model, PriorModelConfig | ArPriorModelConfig)
     if own is not None:
         _check_text_encoder(own, clip, may_be_longer=True)
-    elif isinstance(model, PriorModelConfig) and model.network.num_text_tokens != clip.context_length:
+    elif of_states and model.network.num_text_tokens != clip.context_length:
         raise InputError(f"model.network.num_text_tokens is {model.network.num_text_tokens}, but the CLIP reads "
                          f"{clip.context_length} tokens; make them equal")  # fmt: skip
     if isinstance(model, DirectModelConfig):

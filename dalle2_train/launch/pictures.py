@@ -15,13 +15,15 @@ from dalle2_train.diffusion.samplers import SamplerConfig, sample
 from dalle2_train.encoders.captions import Text
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.errors import InputError
-from dalle2_train.generation.config import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE
+from dalle2_train.generation.ar_prior import code_draws, sample_codes
+from dalle2_train.generation.config import IMAGE_CLIP_RANGE, PRIOR_CLIP_RANGE, ArPriorStageConfig
 from dalle2_train.generation.grid import compare
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.launch.examples import Examples, load_examples, resized
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.networks.upsampler import enlarge
 from dalle2_train.recipe import SamplingConfig
+from dalle2_train.training.ar_prior import ArPriorModule
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.decoder import DecoderModule
 from dalle2_train.training.degradation import shrink
@@ -43,6 +45,11 @@ def build_sampler(job: TrainJob, module: UnclipModule, clip: ClipEncoder | None)
         assert clip is not None
         candidates = load_examples(job, _MAX_CANDIDATES, clip.image_size)
         return _prior_sampler(job, module, clip, candidates, prompts or candidates.first(count).captions)
+    if isinstance(module, ArPriorModule):
+        assert clip is not None
+        _check_num_steps(job)
+        candidates = load_examples(job, _MAX_CANDIDATES, clip.image_size)
+        return _ar_prior_sampler(job, module, clip, candidates, prompts or candidates.first(count).captions)
     if isinstance(module, DecoderModule):
         assert clip is not None
         examples = (
@@ -63,6 +70,14 @@ def build_sampler(job: TrainJob, module: UnclipModule, clip: ClipEncoder | None)
         examples = None if prompts else load_examples(job, count, module.network.config.image_size)
         return _direct_sampler(module, clip, examples, prompts)
     return None
+
+
+def _check_num_steps(job: TrainJob) -> None:
+    found = job.recipe.sampling.num_steps
+    if found != SamplingConfig().num_steps:
+        raise InputError(
+            f"sampling.num_steps is {found}, but an ar_prior takes a step for each code; leave it out"
+        )
 
 
 def _check_draws_at_once(job: TrainJob) -> None:
@@ -137,24 +152,58 @@ def _upsampler_sampler(job: TrainJob, module: UpsamplerModule, examples: Example
 def _prior_sampler(
     job: TrainJob, module: PriorModule, clip: ClipEncoder, candidates: Examples, captions: list[str]
 ) -> Sampler:
-    """The real picture whose embedding is nearest to the predicted one; beside it the caption's own, if it has one."""
+    """What `_nearest` shows of a diffusion prior."""
     text = caption_reader(clip, module.network).read(captions)
-    known = torch.cat([clip.encode_image(images) for images in candidates.images.split(64)])  # (N, E)
-    known = known / known.norm(dim=-1, keepdim=True)
-    is_real = captions == candidates.first(len(captions)).captions
     count, scale = len(captions), job.recipe.sampling.guidance_scale
 
-    def draw(network: nn.Module) -> Image.Image:
+    def predict_embed(network: nn.Module) -> Tensor:
         def predict(x_t: Tensor, t: Tensor, has_condition: bool) -> Tensor:
             context = text if has_condition else _repeated(module.null_text, count)
             return network(x_t, t, *_like(context, x_t))
 
         found = _draw(job, module, (count, clip.embed_dim), PRIOR_CLIP_RANGE, _guided(predict, scale, None))
-        predicted = module.network.denormalise(found).cpu()  # (B, E)
-        nearest = (predicted.to(known) @ known.T).argmax(dim=-1)  # (B,)
-        rows = {"nearest": candidates.images[nearest]}
+        return module.network.denormalise(found)  # (B, E)
+
+    return _nearest(predict_embed, clip, candidates, captions)
+
+
+def _ar_prior_sampler(
+    job: TrainJob, module: ArPriorModule, clip: ClipEncoder, candidates: Examples, captions: list[str]
+) -> Sampler:
+    """What `_nearest` shows of an autoregressive prior."""
+    shape, config = (
+        module.network.config,
+        ArPriorStageConfig(guidance_scale=job.recipe.sampling.guidance_scale),
+    )
+    text, index = caption_reader(clip, module.network).read(captions), torch.arange(len(captions))
+    uniform = code_draws(job.recipe.training.seed, "sampling", index, shape)  # (B, 1 + K)
+
+    def predict_embed(network: nn.Module) -> Tensor:
+        like = module.network.embed_codes.mean
+        both = _like(text, like), _like(module.null_text, like)
+        codes = sample_codes(network, shape, *both, uniform, config)  # (B, K)
+        return module.network.embed_codes.decode(codes)  # (B, E)
+
+    return _nearest(predict_embed, clip, candidates, captions)
+
+
+def _nearest(
+    predict_embed: Callable[[nn.Module], Tensor],
+    clip: ClipEncoder,
+    candidates: Examples,
+    captions: list[str],
+) -> Sampler:
+    """The real picture whose embedding is nearest to the predicted one; beside it the caption's own, if it has one."""
+    known = torch.cat([clip.encode_image(images) for images in candidates.images.split(64)])  # (N, E)
+    known = known / known.norm(dim=-1, keepdim=True)
+    is_real = captions == candidates.first(len(captions)).captions
+
+    def draw(network: nn.Module) -> Image.Image:
+        predicted = predict_embed(network).cpu()  # (B, E)
+        found = (predicted.to(known) @ known.T).argmax(dim=-1)  # (B,)
+        rows = {"nearest": candidates.images[found]}
         if is_real:
-            rows["real"] = candidates.images[:count]
+            rows["real"] = candidates.images[: len(captions)]
         return compare(rows, captions)
 
     return draw

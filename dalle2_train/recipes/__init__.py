@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dalle2_train.errors import InputError
 
-FAMILIES = ("clip", "prior", "decoder", "upsampler", "direct")
+FAMILIES = ("clip", "prior", "ar_prior", "decoder", "upsampler", "direct")
 _FOLDER = Path(__file__).parent
 
 

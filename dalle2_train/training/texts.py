@@ -10,6 +10,7 @@ from torch import Tensor
 from dalle2_train.data.stream.batches import DecoderBatch, DecoderTokenBatch, PriorBatch, PriorTokenBatch
 from dalle2_train.encoders.captions import CaptionReader, Text
 from dalle2_train.encoders.encoder import ClipEncoder, TextFeatures
+from dalle2_train.networks.ar_prior import ArPrior
 from dalle2_train.networks.decoder import Decoder
 from dalle2_train.networks.prior import Prior
 
@@ -17,7 +18,7 @@ EncodeText = Callable[[Tensor, Tensor], Text]
 """(token ids (B, L), mask (B, L)) → what the network is told: `CaptionReader.encode`."""
 
 
-def caption_reader(clip: ClipEncoder, network: Prior | Decoder) -> CaptionReader:
+def caption_reader(clip: ClipEncoder, network: Prior | ArPrior | Decoder) -> CaptionReader:
     """How captions reach `network`."""
     own = network.config.text_encoder
     if own is None:

@@ -37,3 +37,15 @@ def test_what_has_no_place_is_told() -> None:
         generation_config({"decoder_num_steps": 3}, "paper")
     with pytest.raises(InputError, match="no key 'num_step'"):
         generation_config({"decoder": {"num_step": 3}}, "paper")
+
+
+def test_a_preset_leaves_out_the_prior_that_the_model_has_not() -> None:
+    paper = generation_config({"ar_prior": {"top_p": 0.9}}, "paper", "ar_prior")
+    assert paper.prior == GenerationConfig().prior and paper.ar_prior.top_p == 0.9
+    assert paper.decoder == generation_config({}, "paper").decoder
+    assert generation_config({}, "paper", "prior") == generation_config({}, "paper")
+    # Also where what is set is the default.
+    with pytest.raises(InputError, match=r"generation\.prior is set, but the prior is of kind ar_prior"):
+        generation_config({"prior": {"num_steps": 25}}, "karlo", "ar_prior")
+    with pytest.raises(InputError, match=r"generation\.ar_prior is set, but the prior is of kind prior"):
+        generation_config({"ar_prior": {"top_p": 1.0}}, "karlo", "prior")

@@ -16,6 +16,7 @@ from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.encoders.clip import ClipConfig, build_clip, save_clip
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.encoders.tokenizer import train_tokenizer
+from dalle2_train.networks.ar_prior import ArPrior, ArPriorConfig
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
 from dalle2_train.networks.direct import Direct, DirectConfig
 from dalle2_train.networks.prior import Prior, PriorConfig
@@ -43,6 +44,19 @@ NETWORKS = {
     ),
     "upsampler": (Upsampler, UpsamplerConfig(low_size=16, high_size=32, channels=(32, 64), num_resnets=1)),
 }
+AR_PRIOR = (
+    ArPrior,
+    ArPriorConfig(
+        embed_dim=EMBED_DIM,
+        num_text_tokens=CONTEXT_LENGTH,
+        num_dims=5,
+        num_buckets=8,
+        num_dot_buckets=6,
+        depth=2,
+        num_heads=2,
+        head_dim=16,
+    ),
+)
 OBJECTIVES: dict[str, ObjectiveConfig] = {
     "prior": ObjectiveConfig(prediction_type="sample"),
     "decoder": ObjectiveConfig(learned_variance=True),
@@ -80,7 +94,7 @@ def write_part(
     network_config: Any = None,
 ) -> Path:
     """A model folder of one part; every weight is random, the zero-initialised ones too."""
-    network_type, config = NETWORKS[kind]
+    network_type, config = {**NETWORKS, "ar_prior": AR_PRIOR}[kind]
     config = network_config or config
     torch.manual_seed(len(kind))
     network = network_type(config)
@@ -91,11 +105,12 @@ def write_part(
     reference = None
     if clip is not None:
         reference = ClipReference(str(clip), load_clip(str(clip)).fingerprint)
-    sections = {
-        "network": config,
-        "schedule": schedule or ScheduleConfig(),
-        "objective": objective or OBJECTIVES[kind],
-    }
+    sections: dict[str, Any] = {"network": config}
+    if kind != "ar_prior":
+        sections |= {
+            "schedule": schedule or ScheduleConfig(),
+            "objective": objective or OBJECTIVES[kind],
+        }
     manifest = ModelManifest(
         kind=kind,
         config={name: asdict(section) for name, section in sections.items()},
@@ -136,6 +151,9 @@ def randomise(network: nn.Module) -> None:
     if isinstance(network, Prior):
         network.clip_mean.normal_(std=0.1)
         network.clip_std.uniform_(0.5, 1.5)
+    if isinstance(network, ArPrior):
+        mixed = torch.randn(EMBED_DIM, EMBED_DIM, dtype=torch.float64)
+        network.embed_codes.fit(0.1 * torch.randn(EMBED_DIM), mixed @ mixed.T / EMBED_DIM)
 
 
 def write_models(folder: Path) -> dict[str, str]:

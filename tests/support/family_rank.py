@@ -21,12 +21,14 @@ from dalle2_train.data.stream.batches import (
 )
 from dalle2_train.encoders import ClipConfig, ClipEncoder, TextFeatures, build_clip, tokenize, train_tokenizer
 from dalle2_train.launch.local import one_rank_strategy
+from dalle2_train.networks.ar_prior import ArPrior, ArPriorConfig
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
 from dalle2_train.networks.direct import Direct, DirectConfig
 from dalle2_train.networks.prior import Prior, PriorConfig
 from dalle2_train.networks.text_encoder import TextEncoderConfig
 from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig
 from dalle2_train.parallel.shard import ParallelConfig
+from dalle2_train.training.ar_prior import ArPriorModelConfig, ArPriorModule, use_components
 from dalle2_train.training.clip import ClipModelConfig, ClipModule
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, whiten_image_embed
@@ -89,6 +91,24 @@ def prior(settings: Any) -> tuple[Any, Any]:
     return module, batch
 
 
+def ar_prior(settings: Any) -> tuple[Any, Any]:
+    size = ArPriorConfig(
+        EMBED_DIM,
+        CONTEXT_LENGTH,
+        num_dims=5,
+        num_buckets=8,
+        num_dot_buckets=4,
+        depth=2,
+        num_heads=2,
+        head_dim=8,
+    )
+    network = ArPrior(size).double()
+    variances = torch.linspace(2.0, 0.1, EMBED_DIM, dtype=torch.float64)
+    use_components(network, [0.1] * EMBED_DIM, variances.diag())
+    batch = PriorBatch(torch.arange(8), random(8, EMBED_DIM).double(), *double(random_text(8)))
+    return ArPriorModule(network, ArPriorModelConfig(size), double(null_text()), *settings), batch
+
+
 def decoder(settings: Any) -> tuple[Any, Any]:
     size = DecoderConfig(8, (32, 32), 1, (False, True), head_dim=16, embed_dim=EMBED_DIM)
     config = DecoderModelConfig(size, image_embed_dropout=0.5, whiten_image_embed=True)
@@ -148,6 +168,7 @@ def paper_decoder(settings: Any) -> tuple[Any, Any]:
 FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "clip": clip,
     "prior": prior,
+    "ar_prior": ar_prior,
     "decoder": decoder,
     "upsampler": upsampler,
     "direct": direct,

@@ -6,22 +6,31 @@ from typing import Any
 
 from dalle2_train.config import build, read_yaml
 from dalle2_train.errors import InputError
-from dalle2_train.generation.config import GenerationConfig
+from dalle2_train.generation.config import PRIORS, GenerationConfig, check_prior_sections
 
 PRESETS = ("karlo", "paper")
 _FOLDER = Path(__file__).parent
 
 
-def generation_config(settings: Mapping[str, Any], profile: str | None = None) -> GenerationConfig:
+def generation_config(
+    settings: Mapping[str, Any], profile: str | None = None, prior: str | None = None
+) -> GenerationConfig:
     """`settings` (sections of GenerationConfig) on top of a preset: the one that `settings["preset"]` names, or else
-    that of the model's `profile`, or else Karlo's. Raises InputError for what GenerationConfig has no place for.
+    that of the model's `profile`, or else Karlo's.
+
+    `prior`: the kind of the model's prior, where it is known; a preset's section of the other kind is left out. Raises
+    InputError where `settings` have that section, and for what GenerationConfig has no place for.
     """
     changes = dict(settings)
     name = changes.pop("preset", None) or profile or "karlo"
     if name not in PRESETS:
         raise InputError(f"generation.preset: {name!r} is none of {', '.join(PRESETS)}")
     path = _FOLDER / f"{name}.yaml"
-    return build(GenerationConfig, _on_top(changes, read_yaml(path.read_text(), str(path))), "generation")
+    preset = read_yaml(path.read_text(), str(path))
+    if prior is not None:
+        check_prior_sections(prior, changes)
+        preset = {key: value for key, value in preset.items() if key == prior or key not in PRIORS}
+    return build(GenerationConfig, _on_top(changes, preset), "generation")
 
 
 def _on_top(changes: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
