@@ -139,11 +139,11 @@ class GenerationConfig:
 
     prior: PriorStageConfig = field(default_factory=PriorStageConfig)
     """Of a diffusion prior; what is set here is refused where the prior is autoregressive."""
-    ar_prior: ArPriorStageConfig = field(default_factory=ArPriorStageConfig)
-    """Of an autoregressive prior; what is set here is refused where the prior is a diffusion."""
     decoder: DecoderStageConfig = field(default_factory=DecoderStageConfig)
     upsampler: UpsamplerStageConfig = field(default_factory=UpsamplerStageConfig)
     second_upsampler: UpsamplerStageConfig = field(default_factory=UpsamplerStageConfig)
+    ar_prior: ArPriorStageConfig = field(default_factory=ArPriorStageConfig)
+    """Of an autoregressive prior; what is set here is refused where the prior is a diffusion."""
     batch_size: int = 32
     """Prompts sampled at once; bounds memory and changes no picture."""
 
