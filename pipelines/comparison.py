@@ -158,11 +158,15 @@ def _open(plan: Plan, label: str, trained: Mapping[str, Trained]) -> TextToImage
 
 
 def _sampler(plan: Plan, variant: Variant) -> GenerationConfig:
-    """The quickstart's; a direct baseline has none."""
-    if any(plan.networks[name][0].startswith("direct/") for name in variant.networks):
+    """The quickstart's, of the stages that the variant has; an AR prior samples by its defaults."""
+    families = {plan.networks[name][0].partition("/")[0] for name in variant.networks}
+    if families == {"direct"}:
         return GenerationConfig()
+    prior = PriorStageConfig()
+    if "prior" in families:
+        prior = PriorStageConfig(sampler="ddim", num_steps=20, eta=1.0, guidance_scale=1.0)
     return GenerationConfig(
-        prior=PriorStageConfig(sampler="ddim", num_steps=20, eta=1.0, guidance_scale=1.0),
+        prior=prior,
         decoder=DecoderStageConfig(
             sampler="ddim", num_steps=20, eta=1.0, guidance_scale=2.0, image_embed=variant.image_embed
         ),
