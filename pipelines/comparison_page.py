@@ -5,7 +5,7 @@ from typing import Any
 
 _PAGE = """# What each piece of unCLIP buys
 
-Written by `make comparison`, which trains every network on `{source}` for {minutes:g} CPU-minutes and judges every
+Written by `make comparison`, which trains every network on `{source}` for {minutes:.3g} CPU-minutes and judges every
 variant on the same pictures. Small pictures are enlarged bicubically where no upsampler is. All variants share the
 CLIP, and those with the same decoder its weights; a variant of several networks was trained for as many times as long.
 The numbers: [comparison.json](results/comparison.json).

@@ -31,7 +31,7 @@ def train_within(flow: Workflow, job: TrainJob, cpu_seconds: float) -> Trained:
     steps = flow.stage(
         f"{job.name}.steps", Calibration, lambda _: _calibrate(job, cpu_seconds), question=asked
     )
-    fitted = _of_steps(job, steps.num_steps)
+    fitted = _of_steps(job, steps.num_steps, num_checkpoints=10)
     return flow.stage(
         job.name, Trained, lambda _: _train(flow, fitted), question=asked, run_uri=fitted.run_uri
     )
@@ -45,7 +45,7 @@ def _train(flow: Workflow, job: TrainJob) -> Trained:
 
 
 def _calibrate(job: TrainJob, cpu_seconds: float) -> Calibration:
-    """By runs that leave nothing behind."""
+    """By runs that leave nothing behind, and save at their end alone, so that a step's price is that of a step."""
     with storage.local_staging() as scratch:
 
         def attempt(number: int, num_steps: int) -> None:
@@ -54,8 +54,8 @@ def _calibrate(job: TrainJob, cpu_seconds: float) -> Calibration:
         return calibrate(cpu_seconds, attempt)
 
 
-def _of_steps(job: TrainJob, num_steps: int) -> TrainJob:
-    """`job` with its schedule ending after `num_steps`, and ten checkpoints on the way."""
-    every = -(-num_steps // 10)
+def _of_steps(job: TrainJob, num_steps: int, num_checkpoints: int = 1) -> TrainJob:
+    """`job` with its schedule ending after `num_steps`."""
+    every = -(-num_steps // num_checkpoints)
     training = replace(job.recipe.training, num_steps=num_steps, checkpoint_every_steps=every)
     return replace(job, recipe=replace(job.recipe, training=training))
