@@ -89,6 +89,18 @@ def test_a_printed_recipe_is_resolved(capsys: pytest.CaptureFixture[str]) -> Non
     assert found["optimizer"]["beta1"] == 0.9
 
 
+def test_a_printed_recipe_begins_with_its_header_and_the_count_of_what_was_set(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["recipes", "prior/karlo"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("# Karlo's diffusion prior.\n")
+    assert "# Parameters of this: 1,022,028,544\nfamily: prior\n" in printed
+    assert main(["recipes", "prior/karlo", "--set", "model.network.depth=19"]) == 0
+    block = 12 * 2048**2 + 13 * 2048  # four projections and the MLP of 8192, their biases, two norms
+    assert capsys.readouterr().out.startswith(f"# Parameters of this: {1_022_028_544 - block:,}\n")
+
+
 def test_doctor_says_which_check_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

@@ -32,6 +32,9 @@ class UpsamplerConfig:
     and with it the picture's colour."""
     dropout: float = 0.0
     """Dropout probability in the residual blocks."""
+    scale_shift: bool = False
+    """True: the time vector scales and shifts the second norm's output of a residual block, as in ADM and the decoder.
+    False: it is added before that norm (Karlo)."""
 
     def __post_init__(self) -> None:
         check_positive(self, "low_size", "high_size", "num_resnets", "num_groups")
@@ -60,7 +63,7 @@ class Upsampler(UNet):
                 mid_attention=False,
                 head_dim=0,
                 context_dim=0,
-                scale_shift=False,
+                scale_shift=config.scale_shift,
                 dropout=config.dropout,
                 num_groups=config.num_groups,
                 time_dim=4 * config.channels[0],
@@ -85,7 +88,7 @@ def diffusers_config(config: UpsamplerConfig) -> dict[str, Any]:
         "down_block_types": ("ResnetDownsampleBlock2D",) * num_levels,
         "up_block_types": ("ResnetUpsampleBlock2D",) * num_levels,
         "add_attention": False,
-        "resnet_time_scale_shift": "default",
+        "resnet_time_scale_shift": "scale_shift" if config.scale_shift else "default",
         "dropout": config.dropout,
         "norm_num_groups": config.num_groups,
     }

@@ -1,5 +1,6 @@
 """The recipe files that come with the package, by FAMILY/NAME; reading one needs no model code."""
 
+from itertools import takewhile
 from pathlib import Path
 
 from dalle2_train.errors import InputError
@@ -13,6 +14,12 @@ def list_recipes() -> list[str]:
     return [
         f"{family}/{file.stem}" for family in FAMILIES for file in sorted((_FOLDER / family).glob("*.yaml"))
     ]
+
+
+def header(name_or_file: str) -> str:
+    """The lines of comments that a recipe begins with, each with its newline. Raises InputError as `recipe_path`."""
+    lines = recipe_path(name_or_file).read_text().splitlines(keepends=True)
+    return "".join(takewhile(lambda line: line.startswith("#"), lines))
 
 
 def recipe_path(name_or_file: str) -> Path:

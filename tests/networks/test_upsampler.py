@@ -14,7 +14,14 @@ CONFIG = UpsamplerConfig(low_size=8, high_size=16, channels=(32, 64, 96), num_re
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, channels=(64, 32), num_resnets=3, num_groups=4)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        replace(CONFIG, channels=(64, 32), num_resnets=3, num_groups=4),
+        replace(CONFIG, scale_shift=True),
+    ],
+)
 @torch.no_grad()
 def test_equals_unet(
     parity: SimpleNamespace, config: UpsamplerConfig, generator: torch.Generator, dtype: torch.dtype
