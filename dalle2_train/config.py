@@ -19,12 +19,13 @@ T = TypeVar("T")
 def build(cls: type[T], mapping: Mapping[str, Any], where: str = "recipe") -> T:
     """A `cls` (a frozen dataclass, possibly of dataclasses) with the values of `mapping`.
 
-    Values that already are instances of the field's type stay as they are. Numbers may be strings ("1e-4").
+    Values that already are instances of the field's type stay as they are. Numbers may be strings ("1e-4"). Of
+    several dataclasses that a field may hold, the one whose `kind` (a Literal) the mapping names is built.
     Raises InputError naming the path under `where`, the value and the remedy.
     """
     check_keys(cls, mapping, where)
     try:
-        return _adapter(cls).validate_python(dict(mapping))
+        return _adapter(cls).validate_python(_with_kinds_built(cls, mapping, where))
     except ValidationError as error:
         raise InputError("\n".join(_explain(e, where) for e in error.errors(include_url=False))) from None
 
@@ -40,6 +41,35 @@ def check_keys(cls: Any, mapping: Mapping[Any, Any], where: str) -> None:
             raise InputError(f"{where}: no key {str(key)!r}; {_suggest(str(key), list(fields))}")
         for nested, item, suffix in _nested(fields[key], value):
             check_keys(nested, item, f"{where}.{key}{suffix}")
+
+
+def _with_kinds_built(cls: Any, mapping: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`mapping` with the values built of which only their `kind` tells the type: pydantic would try them all."""
+    found = dict(mapping)
+    for name, hint in typing.get_type_hints(cls).items():
+        value, path = found.get(name), f"{where}.{name}"
+        if not isinstance(value, Mapping):
+            continue
+        if kinds := _kinds(hint):
+            found[name] = build(_chosen(kinds, value, path), value, path)
+        elif dataclasses.is_dataclass(hint):
+            found[name] = _with_kinds_built(hint, value, path)
+    return found
+
+
+def _kinds(hint: Any) -> dict[str, Any]:
+    """kind → dataclass, of a union of several that tell themselves apart by it."""
+    types_ = [h for h in typing.get_args(hint) if dataclasses.is_dataclass(h)]
+    if len(types_) < 2 or not all("kind" in typing.get_type_hints(h) for h in types_):
+        return {}
+    return {typing.get_args(typing.get_type_hints(h)["kind"])[0]: h for h in types_}
+
+
+def _chosen(kinds: Mapping[str, Any], value: Mapping[str, Any], where: str) -> Any:
+    kind = value.get("kind")
+    if kind not in kinds:
+        raise InputError(f"{where}.kind: {kind!r} is none of {', '.join(kinds)}")
+    return kinds[str(kind)]
 
 
 def to_dict(obj: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.decoder import DecoderModelConfig
 from dalle2_train.training.direct import DirectModelConfig
 from dalle2_train.training.prior import PriorModelConfig
-from dalle2_train.training.upsampler import UpsamplerModelConfig
+from dalle2_train.training.upsampler import UpsamplerModelConfig, migrated
 
 __all__ = [
     "FAMILIES",
@@ -85,7 +85,10 @@ def build_recipe(mapping: Mapping[str, Any]) -> Recipe:
     family = mapping.get("family")
     if family not in MODEL_CONFIGS:
         raise InputError(f"recipe.family: {family!r} is none of {', '.join(FAMILIES)}")
-    model = build(MODEL_CONFIGS[family], mapping.get("model") or {}, "recipe.model")
+    settings = mapping.get("model") or {}
+    if family == "upsampler":
+        settings = migrated(settings)
+    model = build(MODEL_CONFIGS[family], settings, "recipe.model")
     recipe = build(Recipe, {**mapping, "model": model})
     _check_whole(recipe)
     return recipe

@@ -107,3 +107,54 @@ def test_yaml_with_a_key_twice_is_refused() -> None:
 def test_yaml_that_is_no_mapping_is_refused_by_name(text: str) -> None:
     with pytest.raises(InputError, match=r"x\.yaml"):
         read_yaml(text, "x.yaml")
+
+
+@dataclass(frozen=True)
+class Blur:
+    kind: Literal["blur"] = "blur"
+    sigma: float = 0.6
+
+
+@dataclass(frozen=True)
+class Noise:
+    kind: Literal["noise"] = "noise"
+    std: tuple[float, float] = (1.0, 2.0)
+
+    def __post_init__(self) -> None:
+        if self.std[0] > self.std[1]:
+            raise InputError(f"std is {self.std}; the smaller comes first")
+
+
+@dataclass(frozen=True)
+class Model:
+    worse: Blur | Noise = Blur()
+
+
+@dataclass(frozen=True)
+class Whole:
+    model: Model = Model()
+
+
+@pytest.mark.parametrize("worse", [Blur(sigma=2.0), Noise(std=(0.5, 3.0))])
+def test_of_several_types_the_kind_decides_at_any_depth(worse: Blur | Noise) -> None:
+    assert build(Whole, to_dict(Whole(Model(worse)))) == Whole(Model(worse))
+    assert build(Whole, {"model": {"worse": worse}}).model.worse is worse
+
+
+@pytest.mark.parametrize(
+    ("worse", "words"),
+    [
+        ({"kind": "snow"}, ["recipe.model.worse.kind", "'snow'", "blur, noise"]),
+        ({"sigma": 1.0}, ["recipe.model.worse.kind", "None", "blur, noise"]),
+        ({"kind": "noise", "sigma": 1.0}, ["recipe.model.worse", "'sigma'", "std"]),
+        ({"kind": "blur", "sigma": "wide"}, ["recipe.model.worse.sigma", "'wide'"]),
+        ({"kind": "noise", "std": [2, 1]}, ["recipe.model.worse", "(2.0, 1.0)", "smaller"]),
+    ],
+)
+def test_mistakes_in_one_of_several_types_are_told_of_that_one(
+    worse: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        build(Whole, {"model": {"worse": worse}})
+    for word in words:
+        assert word in str(caught.value)

@@ -28,7 +28,11 @@ def add_commands(commands: Any) -> None:
 
 def _add_ingest(steps: Any) -> None:
     ingest = add_command(steps, "ingest", _ingest, "pictures and captions → LAION shards")
-    ingest.add_argument("source", metavar="SOURCE", help="emoji | emoji:quick | folder:PATH | parquet:URI")
+    ingest.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="emoji | emoji:quick | emoji:outlined:PIXELS | folder:PATH | parquet:URI",
+    )
     ingest.add_argument("--to", required=True, metavar="URI", help="folder for the shards")
     ingest.add_argument(
         "--image-size",

@@ -147,21 +147,29 @@ def _export(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import to_dict
     from dalle2_train.export.diffusers_folder import check_exportable, export_diffusers, load_exportable
     from dalle2_train.export.release import export_release
+    from dalle2_train.export.upsampler_folder import check_upsampler, export_upsampler, is_upsampler_alone
     from dalle2_train.generation.drawing import load_model
+    from dalle2_train.generation.load import load_upsampler
     from dalle2_train.workflow.progress import on_a_line
 
     models = resolve_models(args.models, args.tracking)
     if args.dry_run:
-        if args.format == "diffusers":
-            check_exportable(load_exportable(models))
-        else:
+        if args.format == "safetensors":
             load_model(models)
+        elif is_upsampler_alone(models):
+            check_upsampler(load_upsampler(models[0]))
+        else:
+            check_exportable(load_exportable(models))
         return would(
             {"models": models, "to": args.to}, f"export {', '.join(models)} as {args.format} to {args.to}"
         )
-    export = export_diffusers if args.format == "diffusers" else export_release
     with on_a_line("export"):
-        result = export(models, args.to)
+        if args.format == "safetensors":
+            result = export_release(models, args.to)
+        elif is_upsampler_alone(models):
+            result = export_upsampler(models[0], args.to)
+        else:
+            result = export_diffusers(models, args.to)
     return Outcome(to_dict(result), f"{result.path}: {args.format}, {', '.join(result.models)}")
 
 

@@ -16,6 +16,7 @@ class Decoded:
         "image",
         "image_embed",
         "key",
+        "small_image",
         "text_embed",
         "text_encodings",
         "text_mask",
@@ -26,6 +27,7 @@ class Decoded:
         self.key = key
         self.caption = caption
         self.image = image
+        self.small_image: Picture | None = None
         self.image_embed: NDArray[np.float32] | None = None
         self.text_embed: NDArray[np.float32] | None = None
         self.text_encodings: NDArray[np.float16] | NDArray[np.float32] | None = None
@@ -35,5 +37,12 @@ class Decoded:
     @property
     def nbytes(self) -> int:
         """Bytes of its arrays, for the cache's bound."""
-        arrays = (self.image, self.image_embed, self.text_embed, self.text_encodings, self.text_mask)
+        arrays = (
+            self.image,
+            self.small_image,
+            self.image_embed,
+            self.text_embed,
+            self.text_encodings,
+            self.text_mask,
+        )
         return sum(array.nbytes for array in arrays if array is not None)

@@ -108,7 +108,7 @@ def load_exportable(models: Sequence[str], *, clip: str | None = None) -> Unclip
 def check_exportable(unclip: Unclip) -> None:
     """RefusedError that names everything diffusers cannot hold."""
     diffusions = {kind: part for kind, part in unclip.parts.items() if isinstance(part, Part)}
-    faults = [fault for kind, part in diffusions.items() for fault in _schedule_faults(kind, part)]
+    faults = [fault for kind, part in diffusions.items() for fault in schedule_faults(kind, part)]
     faults += [
         f"the {kind} has a text encoder of its own, diffusers' reads CLIP's text"
         for kind, part in (("prior", unclip.prior), ("decoder", unclip.decoder))
@@ -121,8 +121,7 @@ def check_exportable(unclip: Unclip) -> None:
         )
     if unclip.prior is None:
         faults.append("there is no prior, which UnCLIPPipeline cannot do without")
-    if unclip.upsampler is None:
-        faults.append("there is no upsampler, which UnCLIPPipeline cannot do without")
+    faults += _upsampler_faults(unclip)
     config, length = unclip.decoder.network.config, unclip.clip.context_length
     if not any(config.attention):
         faults.append("the decoder has no attention at any level, diffusers' has it in the middle at least")
@@ -135,7 +134,21 @@ def check_exportable(unclip: Unclip) -> None:
         raise RefusedError("diffusers' unCLIP cannot hold these models: " + "; ".join(faults))
 
 
-def _schedule_faults(kind: str, part: Part) -> list[str]:
+def _upsampler_faults(unclip: Unclip) -> list[str]:
+    if not unclip.upsamplers:
+        return ["there is no upsampler, which UnCLIPPipeline cannot do without"]
+    if len(unclip.upsamplers) == 1:
+        return []
+    sizes = [part.network.config for part in unclip.upsamplers]
+    told = " and ".join(f"{size.low_size} → {size.high_size}" for size in sizes)
+    return [
+        f"there are two upsamplers ({told}), UnCLIPPipeline has one; leave the last one out, and "
+        "export it alone, to a folder of its own"
+    ]
+
+
+def schedule_faults(kind: str, part: Part) -> list[str]:
+    """What of a part's diffusion UnCLIPScheduler and its pipeline cannot hold."""
     faults = []
     if part.schedule_config.name != "cosine":
         faults.append(
@@ -156,8 +169,8 @@ def _schedule_faults(kind: str, part: Part) -> list[str]:
 
 def write_folder(unclip: Unclip, folder: Path, diffusers_version: str) -> None:
     """All files of the pipeline, unproved."""
-    assert unclip.prior is not None and unclip.upsampler is not None
-    assert not isinstance(unclip.prior, ArPriorPart)
+    assert unclip.prior is not None and not isinstance(unclip.prior, ArPriorPart)
+    (upsampler_part,) = unclip.upsamplers
     diffusion_decoder = unclip.decoder.network
     networks = {
         "prior": (prior.diffusers_config(unclip.prior.network.config), unclip.prior.network.state_dict()),
@@ -169,13 +182,13 @@ def write_folder(unclip: Unclip, folder: Path, diffusers_version: str) -> None:
     }
     # One upsampler serves both names: Karlo's second one was distilled for the last step.
     for name in ("super_res_first", "super_res_last"):
-        network = unclip.upsampler.network
+        network = upsampler_part.network
         networks[name] = (upsampler.diffusers_config(network.config), network.state_dict())
     schedulers = {
         "prior_scheduler": _scheduler_config(unclip.prior, "fixed_small_log", PRIOR_CLIP_RANGE),
         # Always: see _unet_weights.
         "decoder_scheduler": _scheduler_config(unclip.decoder, "learned_range", IMAGE_CLIP_RANGE),
-        "super_res_scheduler": _scheduler_config(unclip.upsampler, "fixed_small_log", IMAGE_CLIP_RANGE),
+        "super_res_scheduler": _scheduler_config(upsampler_part, "fixed_small_log", IMAGE_CLIP_RANGE),
     }
     for name, (config, weights) in networks.items():
         _write_config(folder, name, "config.json", config, diffusers_version)

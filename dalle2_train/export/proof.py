@@ -92,7 +92,13 @@ def _in_float64(unclip: Unclip) -> Unclip:
         return replace(part, network=copy.deepcopy(part.network).double())
 
     clip = ClipEncoder(copy.deepcopy(unclip.clip.model).double(), unclip.clip.tokenizer, unclip.clip.pixels)
-    return replace(unclip, clip=clip, **{kind: widened(p) for kind, p in unclip.parts.items()})
+    return replace(
+        unclip,
+        clip=clip,
+        prior=widened(unclip.prior),
+        decoder=widened(unclip.decoder),
+        upsamplers=tuple(map(widened, unclip.upsamplers)),
+    )
 
 
 def _draw(unclip: Unclip, prompts: Sequence[str], config: GenerationConfig) -> Tensor:
@@ -115,8 +121,8 @@ def _request(prompts: Sequence[str], config: GenerationConfig) -> dict[str, obje
 
 def _noise(unclip: Unclip, num_prompts: int, config: GenerationConfig) -> dict[str, Tensor]:
     """The noise of `generate_stages`, named so that the steps' noise sorts in the order of its use."""
-    assert unclip.prior is not None and unclip.upsampler is not None
-    small, large = unclip.decoder.network.config.image_size, unclip.upsampler.network.config.high_size
+    assert unclip.prior is not None
+    small, large = unclip.decoder.network.config.image_size, unclip.image_size
     stages = [
         ("prior", "prior_latents", (unclip.prior.network.config.embed_dim,), config.prior.num_steps),
         ("decoder", "decoder_latents", (3, small, small), config.decoder.num_steps),

@@ -34,8 +34,8 @@ class Release:
 
 
 def export_release(models: Sequence[str], to: str, *, clip: str | None = None) -> Release:
-    """Writes clip/, prior/ or ar_prior/, decoder/, upsampler/ and unclip.json to the folder or URI `to`; of a direct
-    baseline clip/, direct/ and unclip.json.
+    """Writes clip/, prior/ or ar_prior/, decoder/, upsampler/ and second_upsampler/ (those that there are) and
+    unclip.json to the folder or URI `to`; of a direct baseline clip/, direct/ and unclip.json.
 
     The folder is a MODEL of its own: `load_model([to])` opens it, and so does each part's subfolder. The same model
     folders give the same bytes. A `to` that holds the release of these very models is left as it is.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -21,9 +22,12 @@ from dalle2_train.networks.prior import Prior, PriorConfig
 from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig
 
 PARTS = ("prior", "decoder", "upsampler")
+UPSAMPLERS = ("upsampler", "second_upsampler")
+"""The upsamplers' names, by size: in `GenerationConfig`, as stages and as folders of a release."""
 RELEASE_MANIFEST = "unclip.json"
 
 Network = TypeVar("Network", bound=nn.Module)
+Found = tuple[ModelManifest, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -51,31 +55,35 @@ class ArPriorPart(TrainedPart[ArPrior]):
 
 @dataclass(frozen=True)
 class Unclip:
-    """All that turns text into pictures. Without an upsampler the pictures are the decoder's."""
+    """All that turns text into pictures. Without upsamplers the pictures are the decoder's."""
 
     clip: ClipEncoder
     clip_uri: str
     prior: Part[Prior] | ArPriorPart | None
     """None: the decoder reads the caption's own embedding, or none (`DecoderStageConfig.image_embed`)."""
     decoder: Part[Decoder]
-    upsampler: Part[Upsampler] | None
+    upsamplers: tuple[Part[Upsampler], ...]
+    """In order of size, each taking up what the one before made; two at most."""
 
     @property
     def parts(self) -> dict[str, TrainedPart]:
-        """Kind → the part, of those that are there, in the order in which they run."""
-        parts = (self.prior, self.decoder, self.upsampler)
-        return {part.manifest.kind: part for part in parts if part is not None}
+        """Stage → the part, of those that are there, in the order in which they run; the prior's stage is its kind."""
+        parts: dict[str, TrainedPart] = {"decoder": self.decoder}
+        if self.prior is not None:
+            parts = {self.prior.manifest.kind: self.prior, **parts}
+        return parts | dict(zip(UPSAMPLERS, self.upsamplers, strict=False))
 
     @property
     def image_size(self) -> int:
         """Pixels a side of the pictures it makes."""
-        if self.upsampler is not None:
-            return self.upsampler.network.config.high_size
+        if self.upsamplers:
+            return self.upsamplers[-1].network.config.high_size
         return self.decoder.network.config.image_size
 
 
 def load_unclip(models: Sequence[str], *, clip: str | None = None, parts: Sequence[str] = PARTS) -> Unclip:
-    """An unCLIP of `models`: runs, checkpoints, model folders or one release folder, in any order.
+    """An unCLIP of `models`: runs, checkpoints, model folders or one release folder, in any order. Of upsamplers there
+    may be two, the one's pictures being the other's small ones.
 
     clip: a CLIP folder or hub name; by default one among `models`, or the one that the parts' manifests name.
     It must be the CLIP that the parts were trained with. parts: those that must be there, the decoder always;
@@ -83,26 +91,30 @@ def load_unclip(models: Sequence[str], *, clip: str | None = None, parts: Sequen
     Errors: InputError for a folder that isn't there, a missing or doubled part, parts that do not fit one
     another, or another CLIP; RefusedError for damaged files.
     """
-    found: dict[str, tuple[ModelManifest, dict[str, Tensor]]] = {}
+    found: dict[str, Found] = {}
+    upsamplers: list[Found] = []
     for uri in unpack_releases(models):
         if is_clip_folder(uri):
             clip = only_one("clip", clip, uri)
             continue
         manifest, state = open_model(uri)
         _check_kind(uri, manifest)
+        if manifest.kind == "upsampler":
+            upsamplers.append((manifest, state))
+            continue
         if manifest.kind in found:
             raise InputError(
                 f"two models of kind {manifest.kind!r} were given, {uri} is the second; leave one out"
             )
         found[manifest.kind] = (manifest, state)
-    _check_parts(found, parts)
+    _check_parts([*found, *("upsampler" for _ in upsamplers)], parts)
     encoder, clip_uri = open_clip(clip, {kind: manifest for kind, (manifest, _) in found.items()})
     unclip = Unclip(
         clip=encoder,
         clip_uri=clip_uri,
         prior=_prior(found),
         decoder=_part(*found["decoder"], DecoderConfig, Decoder),
-        upsampler=_part(*found["upsampler"], UpsamplerConfig, Upsampler) if "upsampler" in found else None,
+        upsamplers=_by_size([_part(*one, UpsamplerConfig, Upsampler) for one in upsamplers]),
     )
     _check_fit(unclip)
     return unclip
@@ -116,11 +128,24 @@ def load_prior(uri: str, *, clip: str | None = None) -> tuple[Part[Prior], ClipE
     return _part(manifest, state, PriorConfig, Prior), open_clip(clip, {"prior": manifest})[0]
 
 
+def load_upsampler(uri: str) -> Part[Upsampler]:
+    """An upsampler alone: a run, checkpoint or model folder. InputError for another kind of model."""
+    manifest, state = open_model(uri)
+    if manifest.kind != "upsampler":
+        raise InputError(f"{uri} is a model of kind {manifest.kind!r}; give an upsampler")
+    return _part(manifest, state, UpsamplerConfig, Upsampler)
+
+
 def is_clip_folder(uri: str) -> bool:
     """Is `uri` a CLIP's Hugging Face folder, or a run that made one? Other models have no config.json."""
     return any(
         storage.exists(storage.join(folder, "config.json")) for folder in (uri, storage.join(uri, "model"))
     )
+
+
+def is_release(uri: str) -> bool:
+    """Is `uri` a release folder, with all parts of a model?"""
+    return storage.exists(storage.join(uri, RELEASE_MANIFEST))
 
 
 def unpack_releases(models: Sequence[str]) -> list[str]:
@@ -135,7 +160,7 @@ def unpack_releases(models: Sequence[str]) -> list[str]:
             raise InputError(
                 f"{uri}: there is no such model folder; check the path, or train the model first"
             )
-        uris += _release_folders(uri) if storage.exists(storage.join(uri, RELEASE_MANIFEST)) else [uri]
+        uris += _release_folders(uri) if is_release(uri) else [uri]
     return uris
 
 
@@ -171,7 +196,7 @@ def _check_kind(uri: str, manifest: ModelManifest) -> None:
         )
 
 
-def _check_parts(found: Mapping[str, Any], parts: Sequence[str]) -> None:
+def _check_parts(found: Sequence[str], parts: Sequence[str]) -> None:
     if all(kind in found for kind in PRIORS):
         raise InputError(
             "a prior and an ar_prior were given; an unCLIP has one of the two, leave the other out"
@@ -271,6 +296,22 @@ def _section(manifest: ModelManifest, name: str) -> Any:
     return manifest.config[name]
 
 
+def _by_size(upsamplers: Sequence[Part[Upsampler]]) -> tuple[Part[Upsampler], ...]:
+    """From the smallest picture to the largest. InputError where one does not take up what the one before makes."""
+    if len(upsamplers) > len(UPSAMPLERS):
+        raise InputError(
+            f"{len(upsamplers)} upsamplers were given; {len(UPSAMPLERS)} are the most, leave the others out"
+        )
+    ordered = sorted(upsamplers, key=lambda part: part.network.config.low_size)
+    for first, second in pairwise(part.network.config for part in ordered):
+        if first.high_size != second.low_size:
+            raise InputError(
+                f"the upsamplers do not fit: one makes {first.low_size} → {first.high_size} pixels, the other "
+                f"{second.low_size} → {second.high_size}; give one from {first.high_size} pixels, or leave one out"
+            )
+    return tuple(ordered)
+
+
 def _check_fit(unclip: Unclip) -> None:
     """Sizes that must agree between the parts."""
     decoder = unclip.decoder.network.config
@@ -280,8 +321,8 @@ def _check_fit(unclip: Unclip) -> None:
         sizes.append(("CLIP's embedding", unclip.clip.embed_dim, "the prior's", prior.embed_dim))
         if prior.text_encoder is None:
             sizes.append(("CLIP's context length", context_length, "the prior's", prior.num_text_tokens))
-    if unclip.upsampler is not None:
-        low_size = unclip.upsampler.network.config.low_size
+    if unclip.upsamplers:
+        low_size = unclip.upsamplers[0].network.config.low_size
         sizes.append(("the decoder's picture size", decoder.image_size, "the upsampler's low_size", low_size))
     for ours, value, theirs, other in sizes:
         if value != other:

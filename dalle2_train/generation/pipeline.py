@@ -1,4 +1,4 @@
-"""Text → prior → decoder → upsampler → pictures, with classifier-free guidance, in batches of prompts.
+"""Text → prior → decoder → upsamplers → pictures, with classifier-free guidance, in batches of prompts.
 
 The formulas and their order are diffusers' UnCLIPPipeline's, so that equal noise gives equal pictures.
 Legend: B prompts, E embedding, H W a stage's picture size.
@@ -15,7 +15,7 @@ from dalle2_train.generation.ar_prior import run_ar_prior
 from dalle2_train.generation.config import GenerationConfig, StageConfig
 from dalle2_train.generation.decoder import run_decoder
 from dalle2_train.generation.embeds import check_embed, text_as_image_embed
-from dalle2_train.generation.load import ArPriorPart, Part, Unclip
+from dalle2_train.generation.load import UPSAMPLERS, ArPriorPart, Part, Unclip
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.prior import run_prior
@@ -33,7 +33,7 @@ class Stages(NamedTuple):
     small: Tensor
     """(B, 3, H, W) in [-1, 1]: the decoder's."""
     image: Tensor
-    """(B, 3, H, W) in [-1, 1]: the upsampler's, or `small` where there is none."""
+    """(B, 3, H, W) in [-1, 1]: the last upsampler's, or `small` where there is none."""
 
 
 def generate(
@@ -89,8 +89,8 @@ def _run_stages(
     # (B, 3, h, w)
     small = run_decoder(unclip.decoder, image_embed, *of_decoder, draws, config.decoder, tick)
     image = small
-    if unclip.upsampler is not None:
-        image = run_upsampler(unclip.upsampler, "upsampler", small, draws, config.upsampler, tick)
+    for stage, part in zip(UPSAMPLERS, unclip.upsamplers, strict=False):
+        image = run_upsampler(part, stage, image, draws, getattr(config, stage), tick)  # (B, 3, H, W)
     return Stages(image_embed, small, image)
 
 
@@ -116,9 +116,8 @@ def _stages(unclip: Unclip, config: GenerationConfig) -> dict[str, tuple[Part, S
     prior = unclip.prior if config.decoder.image_embed == "prior" else None
     if prior is not None and not isinstance(prior, ArPriorPart):
         stages["prior"] = prior, config.prior
-    if unclip.upsampler is not None:
-        stages["upsampler"] = unclip.upsampler, config.upsampler
-    return stages
+    upsamplers = zip(UPSAMPLERS, unclip.upsamplers, strict=False)
+    return stages | {stage: (part, getattr(config, stage)) for stage, part in upsamplers}
 
 
 def _check_steps(stages: dict[str, tuple[Part, StageConfig]]) -> None:

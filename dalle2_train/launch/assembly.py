@@ -18,6 +18,7 @@ from dalle2_train.config import to_dict
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.embeddings.merged import Embeddings
 from dalle2_train.data.faults import OnFault
+from dalle2_train.data.samples.degradation import Degradation
 from dalle2_train.data.samples.pipeline import pipeline
 from dalle2_train.data.shards.members import captions
 from dalle2_train.data.stream.batches import (
@@ -25,6 +26,7 @@ from dalle2_train.data.stream.batches import (
     ClipBatch,
     DecoderBatch,
     DecoderTokenBatch,
+    DegradedBatch,
     PriorBatch,
     PriorTokenBatch,
     Tokenize,
@@ -114,6 +116,7 @@ class Assembly:
             world_size=dist.get_world_size(),
             tokenize=self.tokenize,
             embeddings=self.job.embeddings,
+            degradation=_degradation(recipe.model),
             state=order,
             on_fault=on_fault,
         )
@@ -182,6 +185,8 @@ def _words(
 ) -> Words:
     """(what a batch holds, how captions become tokens where it holds some)."""
     family = job.recipe.family
+    if _degradation(job.recipe.model) is not None:
+        return DegradedBatch, None
     if isinstance(module, ClipModule):
         return _BATCH_TYPES[family], partial(tokenize, module.tokenizer)
     if isinstance(module, DirectModule):
@@ -195,6 +200,10 @@ def _words(
         return _BATCH_TYPES[family], None
     module.encode_text = reader.encode
     return _TOKEN_BATCH_TYPES[family], reader.tokenize
+
+
+def _degradation(model: Any) -> Degradation | None:
+    return model.degradation_in_data if isinstance(model, UpsamplerModelConfig) else None
 
 
 def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:

@@ -133,9 +133,9 @@ def _direct_sampler(
 
 
 def _upsampler_sampler(job: TrainJob, module: UpsamplerModule, examples: Examples) -> Sampler:
-    """The small picture, ours, the real one."""
+    """The small picture, as bad as in training where that is drawn with the data; ours, the real one."""
     config = module.network.config
-    small = shrink(to_signal(examples.images, torch.float32), config.low_size)  # (B, 3, h, w)
+    small = _small(job, module, examples.images)  # (B, 3, h, w)
     low_res_image = enlarge(small, config.high_size)  # (B, 3, H, W)
 
     def draw(network: nn.Module) -> Image.Image:
@@ -147,6 +147,17 @@ def _upsampler_sampler(job: TrainJob, module: UpsamplerModule, examples: Example
         return compare(rows, examples.captions)
 
     return draw
+
+
+def _small(job: TrainJob, module: UpsamplerModule, images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 → (B, 3, h, w) in [-1, 1]."""
+    degrade = module.config.degradation_in_data
+    if degrade is None:
+        return shrink(to_signal(images, torch.float32), module.network.config.low_size)
+    keys = (seeding.key(job.recipe.training.seed, "sampling", number) for number in range(len(images)))
+    pictures = images.permute(0, 2, 3, 1).numpy()
+    small = [torch.from_numpy(degrade(*pair)) for pair in zip(pictures, keys, strict=True)]
+    return to_signal(torch.stack(small).permute(0, 3, 1, 2), torch.float32)
 
 
 def _prior_sampler(

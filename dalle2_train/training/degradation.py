@@ -4,14 +4,34 @@ Legend: B batch, H picture side, h small side, S crop side.
 """
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dalle2_train.errors import InputError
 from dalle2_train.networks.upsampler import enlarge
 
 KERNEL_SIZE = 3
+
+
+@dataclass(frozen=True)
+class GaussianBlurConfig:
+    """Blur of the small picture (Saharia et al. 2021), made in the training step: what the paper does at 64 → 256."""
+
+    kind: Literal["gaussian_blur"] = "gaussian_blur"
+    sigma: float = 0.6
+    """Pixels of the small picture; the kernel has 3. 0: none."""
+    probability: float = 0.5
+    """Share of samples that are blurred (Ho et al. 2021, cascaded diffusion: half of them)."""
+
+    def __post_init__(self) -> None:
+        if self.sigma < 0:
+            raise InputError(f"sigma is {self.sigma}; it must be 0 or more")
+        if not 0 <= self.probability <= 1:
+            raise InputError(f"probability is {self.probability}; it must be in [0, 1]")
 
 
 def low_res(image: Tensor, low_size: int, blur_sigma: float, blurred: Tensor) -> Tensor:

@@ -23,6 +23,12 @@ def models(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> M
 
 
 @pytest.fixture(scope="session")
+def second(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of an upsampler for what the other one makes, 32 → 64 pixels."""
+    return tiny.write_second_upsampler(tmp_path_factory.mktemp("second") / "upsampler")
+
+
+@pytest.fixture(scope="session")
 def unclip(models: Mapping[str, str]) -> Unclip:
     """All the parts."""
     return load_unclip(list(models.values()))

@@ -74,7 +74,8 @@ def test_a_fresh_process_draws_our_pictures_with_the_exported_folder(
 def test_equal_pictures_whatever_is_guided(
     unclip: Unclip, tmp_path: Path, prior_scale: float, decoder_scale: float
 ):
-    config = replace(FAST, prior_guidance_scale=prior_scale, decoder_guidance_scale=decoder_scale)
+    prior = replace(FAST.prior, guidance_scale=prior_scale)
+    config = replace(FAST, prior=prior, decoder=replace(FAST.decoder, guidance_scale=decoder_scale))
     proved = proof.prove(unclip, written(unclip, tmp_path / "folder"), ["a heart", "the sea"], config)
     assert proved.max_abs_diff <= LAST_BIT
 
@@ -159,6 +160,12 @@ def test_what_diffusers_cannot_hold_is_refused_by_name(
     given = {**models, kind: str(part)}
     with pytest.raises(RefusedError, match=message):
         export_diffusers(list(given.values()), str(tmp_path / "folder"))
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_second_upsampler_is_refused_by_its_sizes(models: Mapping[str, str], second: str, tmp_path: Path):
+    with pytest.raises(RefusedError, match=r"two upsamplers \(16 → 32 and 32 → 64\)"):
+        export_diffusers([*models.values(), second], str(tmp_path / "folder"))
     assert not (tmp_path / "folder").exists()
 
 

@@ -72,6 +72,15 @@ def test_equal_models_give_equal_bytes(models: Mapping[str, str], release: Relea
     )
 
 
+def test_a_release_of_two_upsamplers(models: Mapping[str, str], second: str, tmp_path: Path):
+    given = [*models.values(), second]
+    made = export_release(given, str(tmp_path / "release"))
+    assert list(made.models) == ["clip", "prior", "decoder", "upsampler", "second_upsampler"]
+    assert open_model(f"{made.path}/second_upsampler")[0].kind == "upsampler"
+    released, ours = load_unclip([made.path]), load_unclip(given)
+    assert torch.equal(generate(ours, ["the sea"], 0, FAST), generate(released, ["the sea"], 0, FAST))
+
+
 def test_the_same_release_again_is_left_as_it_is(models: Mapping[str, str], release: Release):
     written = Path(release.path, "unclip.json").stat().st_mtime_ns
     assert export_release(list(models.values()), release.path) == release

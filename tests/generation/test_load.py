@@ -21,7 +21,7 @@ def test_parts_are_known_by_kind_in_any_order_and_by_the_runs_that_made_them(
     unclip = load_unclip([models["upsampler"], str(tmp_path / "run"), models["prior"]])
     assert unclip.prior.manifest.kind == "prior"
     assert unclip.decoder.manifest.kind == "decoder"
-    assert unclip.upsampler is not None
+    assert len(unclip.upsamplers) == 1
     assert not any(parameter.requires_grad for parameter in unclip.decoder.network.parameters())
 
 
@@ -80,7 +80,8 @@ def test_a_missing_part_is_named_with_the_remedy(models: Mapping[str, str], miss
 
 def test_without_an_upsampler_where_none_is_asked_for(models: Mapping[str, str]):
     unclip = load_unclip([models["prior"], models["decoder"]], parts=("prior", "decoder"))
-    assert unclip.upsampler is None
+    assert unclip.upsamplers == ()
+    assert unclip.image_size == 16
 
 
 def test_a_folder_that_is_not_there(models: Mapping[str, str]):
@@ -116,3 +117,21 @@ def test_parts_of_different_sizes(models: Mapping[str, str], tiny: SimpleNamespa
     upsampler = tiny.write_part(tmp_path / "upsampler", "upsampler", None, network_config=config)
     with pytest.raises(InputError, match=r"16 but the upsampler's low_size is 8"):
         load_unclip([models["prior"], models["decoder"], str(upsampler)])
+
+
+def test_two_upsamplers_are_ordered_by_size(models: Mapping[str, str], second: str):
+    unclip = load_unclip([second, *models.values()])
+    sizes = [(part.network.config.low_size, part.network.config.high_size) for part in unclip.upsamplers]
+    assert sizes == [(16, 32), (32, 64)]
+    assert list(unclip.parts) == ["prior", "decoder", "upsampler", "second_upsampler"]
+    assert unclip.parts["second_upsampler"].schedule_config.name == "linear"
+    assert unclip.image_size == 64
+
+
+def test_upsamplers_that_do_not_fit_are_refused_naming_both_sizes(models: Mapping[str, str], second: str):
+    with pytest.raises(InputError, match=r"16 → 32 pixels, the other 16 → 32"):
+        load_unclip([models["upsampler"], *models.values()])
+    with pytest.raises(InputError, match="picture size is 16 but the upsampler's low_size is 32"):
+        load_unclip([models["prior"], models["decoder"], second])
+    with pytest.raises(InputError, match="3 upsamplers were given; 2 are the most"):
+        load_unclip([models["upsampler"], second, *models.values()])

@@ -1,5 +1,6 @@
 """What pictures depend on, and what not. That they are UnCLIPPipeline's pictures is tests/export's to show."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -12,9 +13,11 @@ from dalle2_train.generation.config import (
     PriorStageConfig,
     UpsamplerStageConfig,
 )
-from dalle2_train.generation.load import Unclip
+from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pipeline import generate, generate_stages
 from dalle2_train.generation.pixels import to_uint8
+from dalle2_train.generation.upsampling import run_upsampler
 
 FAST = GenerationConfig(
     prior=PriorStageConfig(num_steps=3),
@@ -84,9 +87,26 @@ def test_pictures_and_their_progress(unclip: Unclip):
 
 
 def test_without_upsampler_the_pictures_are_the_decoders(unclip: Unclip):
-    small = replace(unclip, upsampler=None)
+    small = replace(unclip, upsamplers=())
     assert generate(small, PROMPTS, 0, FAST).shape == (4, 3, 16, 16)
     torch.testing.assert_close(image_of(small, PROMPTS), generate_stages(unclip, PROMPTS, 0, FAST)[0].small)
+
+
+def test_the_second_upsampler_enlarges_what_the_first_made(models: Mapping[str, str], second: str):
+    unclip = load_unclip([*models.values(), second])
+    config = replace(FAST, second_upsampler=UpsamplerStageConfig("ddim", 2))
+    seen: list[tuple[int, int]] = []
+    stages = generate_stages(unclip, PROMPTS, 3, config, progress=lambda *told: seen.append(told))[0]
+    first = generate_stages(replace(unclip, upsamplers=unclip.upsamplers[:1]), PROMPTS, 3, config)[0].image
+    assert seen[-1] == (10, 10)
+    draws = Draws(3, torch.arange(4))
+    part, section = unclip.upsamplers[1], config.second_upsampler
+    with torch.inference_mode():
+        expected = run_upsampler(part, "second_upsampler", first, draws, section, lambda: None)
+    assert stages.image.shape == (4, 3, 64, 64)
+    assert torch.equal(stages.image, expected)
+    with pytest.raises(InputError, match=r"second_upsampler\.num_steps=1001"):
+        generate(unclip, ["a"], 0, replace(FAST, second_upsampler=UpsamplerStageConfig(num_steps=1001)))
 
 
 def test_rounding_is_to_the_nearest_of_256():

@@ -141,6 +141,13 @@ def write_direct(folder: Path, clip: Path) -> Path:
     return folder
 
 
+def write_second_upsampler(folder: Path) -> str:
+    """Takes up what the other one makes, 32 → 64 pixels, on the paper's linear schedule."""
+    config = UpsamplerConfig(low_size=32, high_size=64, channels=(32, 32), num_resnets=1)
+    write_part(folder, "upsampler", None, network_config=config, schedule=ScheduleConfig("linear"))
+    return str(folder)
+
+
 def randomise(network: nn.Module) -> None:
     """Weights that leave no path of the network silent, and none so loud that rounding is amplified without end."""
     for name, parameter in network.named_parameters():

@@ -10,15 +10,18 @@ import torch.distributed as dist
 from families import CONTEXT_LENGTH, EMBED_DIM, null_text, random, random_pictures, random_text, rows
 
 from dalle2_train.checkpoints.manifest import ModelManifest
+from dalle2_train.data.pictures.bsr import BsrConfig
 from dalle2_train.data.selection.selection import Ledger
 from dalle2_train.data.stream.batches import (
     ClipBatch,
     DecoderBatch,
     DecoderTokenBatch,
+    DegradedBatch,
     PriorBatch,
     PriorTokenBatch,
     UpsamplerBatch,
 )
+from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.encoders import ClipConfig, ClipEncoder, TextFeatures, build_clip, tokenize, train_tokenizer
 from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.networks.ar_prior import ArPrior, ArPriorConfig
@@ -165,6 +168,17 @@ def paper_decoder(settings: Any) -> tuple[Any, Any]:
     return module, DecoderTokenBatch(torch.arange(8), random_pictures(8, 8), embeds, *tokens)
 
 
+def second_upsampler(settings: Any) -> tuple[Any, Any]:
+    config = UpsamplerModelConfig(
+        UpsamplerConfig(4, 16, (32, 32), 1),
+        ScheduleConfig("linear"),
+        crop_fraction=0.5,
+        degradation=BsrConfig(),
+    )
+    batch = DegradedBatch(torch.arange(8), random_pictures(8, 16), random_pictures(8, 4))
+    return UpsamplerModule(Upsampler(config.network).double(), config, *settings), batch
+
+
 FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "clip": clip,
     "prior": prior,
@@ -174,6 +188,7 @@ FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "direct": direct,
     "paper_prior": paper_prior,
     "paper_decoder": paper_decoder,
+    "second_upsampler": second_upsampler,
 }
 
 

@@ -8,13 +8,14 @@ import torch
 from families import SETTINGS, random, random_pictures, rows, spy, train
 from scipy import ndimage, stats
 
-from dalle2_train.data.stream.batches import UpsamplerBatch
+from dalle2_train.data.pictures.bsr import BsrConfig
+from dalle2_train.data.stream.batches import DegradedBatch, UpsamplerBatch
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.errors import InputError
 from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig, enlarge
-from dalle2_train.training.degradation import crop, gaussian_blur, low_res, shrink
-from dalle2_train.training.draws import diffusion_draws
-from dalle2_train.training.upsampler import UpsamplerModelConfig, UpsamplerModule
+from dalle2_train.training.degradation import GaussianBlurConfig, crop, gaussian_blur, low_res, shrink
+from dalle2_train.training.draws import diffusion_draws, offsets
+from dalle2_train.training.upsampler import UpsamplerModelConfig, UpsamplerModule, migrated
 
 CONFIG = UpsamplerModelConfig(
     network=UpsamplerConfig(low_size=8, high_size=32, channels=(32, 32), num_resnets=1), crop_fraction=0.5
@@ -56,7 +57,7 @@ def test_crops_start_at_their_corners():
 
 
 def test_the_network_sees_a_crop_and_the_same_place_of_the_whole_enlarged():
-    module, batch = build(blur_probability=0.0), batch_of(6)
+    module, batch = build(degradation=GaussianBlurConfig(probability=0.0)), batch_of(6)
     seen = spy(module.network)
     module.compute_loss(batch, step=4)
     x_t, t, low_res_image = seen[0]
@@ -94,6 +95,42 @@ def test_half_of_the_samples_are_blurred():
     assert stats.binomtest(blurred, 500, 0.5).pvalue > 1e-4
 
 
+def test_degraded_pictures_are_enlarged_whole_and_cropped_with_theirs():
+    module, images = build(degradation=BsrConfig(), crop_fraction=0.5), random_pictures(4, 32)
+    small = random_pictures(4, 8)
+    seen = spy(module.network)
+    module.compute_loss(DegradedBatch(torch.arange(4) + 8, images, small), step=4)
+    twin = build(degradation=GaussianBlurConfig(probability=0.0), crop_fraction=0.5)
+    beside = spy(twin.network)
+    twin.compute_loss(UpsamplerBatch(torch.arange(4) + 8, images), step=4)
+    assert torch.equal(seen[0][0], beside[0][0])  # the same crop of the large picture, with the same noise
+    whole = enlarge(small.float() / 127.5 - 1, 32)
+    corners = 4 * offsets(7, "crop", 4, torch.arange(4) + 8, 5)
+    assert torch.equal(seen[0][2], crop(whole, corners, 16))
+
+
+def test_what_the_recipe_says_of_the_small_pictures_reaches_the_data():
+    assert CONFIG.degradation_in_data is None
+    bsr = BsrConfig(jpeg_quality=(30, 95))
+    found = dataclasses.replace(CONFIG, degradation=bsr).degradation_in_data
+    assert found is not None and (found.size, found.config) == (8, bsr)
+
+
+def test_settings_of_older_runs_are_understood():
+    older = {"crop_fraction": 0.5, "blur_sigma": 1.0, "blur_probability": 0.25}
+    assert migrated(older) == {
+        "crop_fraction": 0.5,
+        "degradation": {"kind": "gaussian_blur", "sigma": 1.0, "probability": 0.25},
+    }
+    assert migrated(migrated(older)) == migrated(older)
+
+
+@pytest.mark.parametrize(("field", "value"), [("sigma", -1.0), ("probability", 2.0)])
+def test_impossible_blurs_are_named(field, value):
+    with pytest.raises(InputError, match=field):
+        GaussianBlurConfig(**{field: value})
+
+
 def test_first_loss_is_the_noises_power():
     batch = batch_of(8)
     loss = build().compute_loss(batch, 0).loss
@@ -124,8 +161,6 @@ def test_it_learns_a_tiny_batch():
         ({"crop_fraction": 0.0}, "crop_fraction"),
         ({"crop_fraction": 1.1}, "crop_fraction"),
         ({"crop_fraction": 0.1}, "crop_fraction"),
-        ({"blur_sigma": -1.0}, "blur_sigma"),
-        ({"blur_probability": 2.0}, "blur_probability"),
         ({"objective": ObjectiveConfig(learned_variance=True)}, "learned_variance"),
     ],
 )

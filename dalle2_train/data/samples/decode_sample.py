@@ -11,6 +11,7 @@ from typing import Protocol
 from dalle2_train.data.decoded import Decoded
 from dalle2_train.data.embeddings.source import add_vectors
 from dalle2_train.data.faults import damage_is
+from dalle2_train.data.samples.degradation import Degradation
 from dalle2_train.data.samples.transforms import Transforms
 from dalle2_train.data.shards.members import image_bytes
 from dalle2_train.data.shards.reader import RawSample
@@ -45,10 +46,12 @@ class DecodeSample:
     transforms: Transforms = Transforms()
     captions: bool = True
     """False where nothing reads them, so that embeddings need none."""
+    degradation: Degradation | None = None
+    """Where the picture is wanted small and worse too."""
 
     @property
     def draws(self) -> bool:
-        return self.transforms.draws
+        return self.transforms.draws or self.degradation is not None
 
     def __call__(self, raw: RawSample, key: int) -> Decoded:
         picture = None
@@ -58,6 +61,8 @@ class DecodeSample:
                 picture = self.transforms.picture(data, self.image_size, key)
         text = self.transforms.caption(raw, key) if self.captions else ""
         found = Decoded(raw["__key__"], text, picture)
+        if self.degradation is not None and picture is not None:
+            found.small_image = self.degradation(picture, key)
         if self.embeddings:
             add_vectors(found, raw)
         return found

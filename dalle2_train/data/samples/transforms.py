@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -11,6 +10,7 @@ import numpy as np
 
 from dalle2_train.data.pictures.decode import decode_image
 from dalle2_train.data.pictures.picture import Picture, Square, centre
+from dalle2_train.data.samples.draws import uniform
 from dalle2_train.data.shards.members import captions
 from dalle2_train.data.shards.reader import RawSample
 
@@ -33,25 +33,19 @@ class Transforms:
         """uint8 (S, S, 3). A damaged picture: BrokenImageError."""
         crop = centre if self.crop == "center" else partial(self._random_square, key)
         picture = decode_image(data, size, crop)
-        mirrored = self.flip and _draw(key, "flip") < 0.5
+        mirrored = self.flip and uniform(key, "flip") < 0.5
         return np.ascontiguousarray(picture[:, ::-1]) if mirrored else picture
 
     def caption(self, raw: RawSample, key: int) -> str:
         """One of the sample's captions. DamagedError where it has none."""
         found = captions(raw, self.captions)
-        return found[0] if len(found) == 1 else found[int(_draw(key, "caption") * len(found))]
+        return found[0] if len(found) == 1 else found[int(uniform(key, "caption") * len(found))]
 
     def _random_square(self, key: int, width: int, height: int) -> Square:
         """A square of a size between min_crop_fraction and 1 of the short side, and its place; both uniform."""
         short = min(width, height)
-        fraction = self.min_crop_fraction + (1 - self.min_crop_fraction) * _draw(key, "crop size")
+        fraction = self.min_crop_fraction + (1 - self.min_crop_fraction) * uniform(key, "crop size")
         side = max(1, round(short * fraction))
-        left = int(_draw(key, "crop left") * (width - side + 1))
-        top = int(_draw(key, "crop top") * (height - side + 1))
+        left = int(uniform(key, "crop left") * (width - side + 1))
+        top = int(uniform(key, "crop top") * (height - side + 1))
         return Square(left, top, side)
-
-
-def _draw(key: int, purpose: str) -> float:
-    """In [0, 1). `seeding` would bring torch, whose start costs every loader worker seconds."""
-    digest = hashlib.blake2b(f"{key}\x1f{purpose}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53

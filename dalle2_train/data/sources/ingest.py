@@ -1,4 +1,4 @@
-"""SOURCE → shards: `emoji`, `emoji:quick`, `folder:PATH` or `parquet:URI`."""
+"""SOURCE → shards: `emoji`, `emoji:quick`, `emoji:outlined:PIXELS`, `folder:PATH` or `parquet:URI`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dalle2_train.data.shards.writer import finished, write_shards
 from dalle2_train.data.sources import emoji, folder, img2dataset, parquet
 from dalle2_train.errors import InputError
 
-KINDS = "emoji, emoji:quick, folder:PATH or parquet:URI"
+KINDS = "emoji, emoji:quick, emoji:outlined:PIXELS, folder:PATH or parquet:URI"
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,18 @@ def _open(source: str, image_size: int | None) -> _Source:
         return _parquet(path, image_size)
     if image_size is not None:
         raise InputError(f"--image-size {image_size} is for parquet: sources; {source} is taken as it is")
-    if source in ("emoji", "emoji:quick"):
-        return _Source(emoji.source(source), partial(_write_emoji, source), lambda: _check_emoji(source))
+    if (variant := emoji.variant_of(source)) is not None:
+        return _Source(emoji.source(variant), partial(_write_emoji, variant), lambda: _check_emoji(variant))
     if kind == "folder" and path:
         return _folder(path)
     raise InputError(f"source {source!r} is not known; give {KINDS}")
 
 
-def _write_emoji(variant: str, to: str, progress: Progress | None) -> ShardManifest:
+def _write_emoji(variant: emoji.Variant, to: str, progress: Progress | None) -> ShardManifest:
     return write_shards(emoji.records(variant), to, emoji.source(variant), progress=progress)
 
 
-def _check_emoji(variant: str) -> None:
+def _check_emoji(variant: emoji.Variant) -> None:
     next(emoji.records(variant))
 
 

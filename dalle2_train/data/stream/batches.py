@@ -66,13 +66,29 @@ class DecoderTokenBatch(NamedTuple):
 
 
 class UpsamplerBatch(NamedTuple):
-    """For an upsampler: pictures alone."""
+    """For an upsampler that makes its small pictures itself: pictures alone."""
 
     index: Tensor  # (B,) int64
     image: Tensor  # (B, 3, H, W) uint8
 
 
-Batch = ClipBatch | PriorBatch | PriorTokenBatch | DecoderBatch | DecoderTokenBatch | UpsamplerBatch
+class DegradedBatch(NamedTuple):
+    """For an upsampler: pictures, and what a degradation has left of them, h pixels a side."""
+
+    index: Tensor  # (B,) int64
+    image: Tensor  # (B, 3, H, W) uint8
+    small_image: Tensor  # (B, 3, h, h) uint8
+
+
+Batch = (
+    ClipBatch
+    | PriorBatch
+    | PriorTokenBatch
+    | DecoderBatch
+    | DecoderTokenBatch
+    | UpsamplerBatch
+    | DegradedBatch
+)
 BatchType = (
     type[ClipBatch]
     | type[PriorBatch]
@@ -80,6 +96,7 @@ BatchType = (
     | type[DecoderBatch]
     | type[DecoderTokenBatch]
     | type[UpsamplerBatch]
+    | type[DegradedBatch]
 )
 
 
@@ -90,9 +107,10 @@ Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 def collate(batch_type: BatchType, index: list[int], samples: list[Decoded]) -> Batch:
     """The batch of `samples`, whose fields must all be there."""
     columns: dict[str, Tensor] = {"index": torch.tensor(index, dtype=torch.int64)}
-    if "image" in batch_type._fields:
-        pictures = np.stack([_there(sample.image) for sample in samples])
-        columns["image"] = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()  # (B, 3, H, W)
+    for name in ("image", "small_image"):
+        if name in batch_type._fields:
+            pictures = np.stack([_there(getattr(sample, name)) for sample in samples])
+            columns[name] = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()  # (B, 3, H, W)
     if "token_ids" in batch_type._fields:
         tokens = [sample.tokens for sample in samples if sample.tokens is not None]
         assert len(tokens) == len(samples), "the stream tokenises before it collates"

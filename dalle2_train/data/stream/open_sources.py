@@ -10,6 +10,7 @@ from dalle2_train.data.config import DataConfig
 from dalle2_train.data.embeddings.joined import join_embeddings
 from dalle2_train.data.embeddings.sets import EmbeddingSet, open_data
 from dalle2_train.data.samples.decode_sample import DecodeSample
+from dalle2_train.data.samples.degradation import Degradation
 from dalle2_train.data.samples.loader import Loader
 from dalle2_train.data.samples.transforms import Transforms
 from dalle2_train.data.selection.selection import Selection, select
@@ -24,7 +25,12 @@ from dalle2_train.errors import InputError
 
 
 def open_sources(
-    mixture: Mixture, config: DataConfig, seed: int, batch_type: BatchType, embeddings: str | None
+    mixture: Mixture,
+    config: DataConfig,
+    seed: int,
+    batch_type: BatchType,
+    embeddings: str | None,
+    degradation: Degradation | None = None,
 ) -> tuple[Source, ...]:
     """The sources of `mixture`, for batches of that type; `embeddings` belongs to a source that names none.
 
@@ -41,9 +47,12 @@ def open_sources(
             selection = select(shards, config.split, config.filters)
         except InputError as error:
             raise InputError(f"{source.uri}: {error}") from error
-        selection, loader = _loader(
-            shards, selection, config, batch_type, source.embeddings or embeddings or source.uri
-        )
+        if degradation is not None:
+            loader = _degraded(shards, config, degradation)
+        else:
+            selection, loader = _loader(
+                shards, selection, config, batch_type, source.embeddings or embeddings or source.uri
+            )
         order = Order(
             len(selection), config.num_lanes, config.block_size, _seed(seed, source.name), config.shuffle
         )
@@ -86,6 +95,13 @@ def _check_pictures(source: SourceConfig, shards: ShardSet, batch_type: BatchTyp
         raise InputError(
             f"{source.uri} holds embeddings and no pictures; give the shards with the pictures as the data"
         )
+
+
+def _degraded(shards: ShardSet, config: DataConfig, degradation: Degradation) -> Loader:
+    """Pictures alone, each with what `degradation` leaves of it."""
+    cache = open_cache(config.cache_folder, config.cache_gigabytes)
+    decode = DecodeSample(config.image_size, False, config.transforms, degradation=degradation)
+    return Loader(decode, Reader(shards, cache))
 
 
 def _loader(

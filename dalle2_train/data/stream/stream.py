@@ -9,6 +9,7 @@ from typing import Any
 
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.faults import Fault, OnFault
+from dalle2_train.data.samples.degradation import Degradation
 from dalle2_train.data.selection.selection import Ledger
 from dalle2_train.data.stream.batches import Batch, BatchType, Tokenize
 from dalle2_train.data.stream.handouts import BatchMaker
@@ -52,15 +53,18 @@ class Stream:
         world_size: int = 1,
         tokenize: Tokenize | None = None,
         embeddings: str | None = None,
+        degradation: Degradation | None = None,
         state: OrderState | Mapping[str, Any] | None = None,
         on_fault: OnFault = log_fault,
     ) -> None:
         _check_sizes(config, global_batch_size, rank, world_size)
         if "token_ids" in batch_type._fields and tokenize is None:
             raise InputError(f"{batch_type.__name__} holds tokens; give tokenize")
+        if ("small_image" in batch_type._fields) != (degradation is not None):
+            raise InputError(f"{batch_type.__name__} and degradation={degradation}: give both or neither")
         mixture = mixture_of(uri)
         self.config, self.on_fault = config, on_fault
-        self.sources = open_sources(mixture, config, seed, batch_type, embeddings)
+        self.sources = open_sources(mixture, config, seed, batch_type, embeddings, degradation)
         self._maker = BatchMaker(self.sources, mixture, config, seed, global_batch_size, batch_type, tokenize)
         lanes = range(rank, config.num_lanes, world_size)
         self._state = _part(lanes, state, identity(mixture, self.sources, config, seed), len(self.sources))

