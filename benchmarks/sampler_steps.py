@@ -26,7 +26,7 @@ from benchmarks.sampler_rows import SAMPLERS, Point, Rows, figure, summary, tabl
 from dalle2_train import storage
 from dalle2_train.config import override, to_dict
 from dalle2_train.data.samples.collect import collect
-from dalle2_train.errors import InputError
+from dalle2_train.errors import EXIT_CODES, INTERRUPTED, InputError, exit_code
 from dalle2_train.evaluation import verified_digest
 from dalle2_train.evaluation.gallery import Gallery, choose, fingerprint
 from dalle2_train.evaluation.judge import Judge, load_judge
@@ -57,8 +57,16 @@ class Bench(NamedTuple):
 
 
 def main() -> int:
-    """Prints a table, and writes the JSON and its figure."""
-    args = _arguments()
+    """Prints a table, and writes the JSON and its figure; returns the exit code, as the command line's."""
+    try:
+        return run(_arguments())
+    except tuple(EXIT_CODES) as error:
+        print(str(error) or INTERRUPTED, file=sys.stderr)
+        return exit_code(error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure what is asked for and not there yet."""
     bench = _open(args)
     points = [
         Point(n, s, seed) for seed in range(args.seeds) for s in sorted(args.steps) for n in args.samplers

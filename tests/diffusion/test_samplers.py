@@ -121,6 +121,20 @@ def test_fixed_variances_equal_ddpm_scheduler(
     assert (ours - x).abs().max() <= 1e-9 * x.abs().max()
 
 
+def test_ddim_with_eta_1_is_ddpm_with_the_posteriors_variance(
+    cosine: NoiseSchedule, generator: torch.Generator
+) -> None:
+    """Song et al. 2021, after eq. 16; between strided timesteps too."""
+    shape = (2, 3, 4, 4)
+    x_T, *noises = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(7))
+    denoise = some_denoiser(shape, False, torch.float64)
+    ddpm, ddim = (
+        sample(denoise, x_T, cosine, SamplerConfig(name, 7, eta), lambda i: noises[i])
+        for name, eta in (("ddpm", 0.0), ("ddim", 1.0))
+    )
+    assert (ddpm - ddim).abs().max() <= 1e-9 * ddpm.abs().max()
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(
     ("prediction_type", "zero_terminal_snr"),
