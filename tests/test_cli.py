@@ -15,7 +15,8 @@ from dalle2_train.cli import main
 from dalle2_train.cli.manners import Outcome
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
 
-COMMANDS = ("recipes", "doctor", "shards", "train", "runs", "evaluate", "promote", "export", "sample")
+COMMANDS = ("recipes", "doctor", "shards", "train", "runs", "evaluate", "promote", "export", "sample",
+            "vary", "interpolate", "textdiff", "inpaint", "probe")  # fmt: skip
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from dalle2_train.cli import calibration, datasets, models, setup, training
+from dalle2_train.cli import calibration, datasets, manipulations, models, setup, training
 from dalle2_train.cli.manners import Outcome
 from dalle2_train.errors import EXIT_CODES, INTERRUPTED, exit_code
 
@@ -45,6 +45,6 @@ def build_parser() -> argparse.ArgumentParser:
         "75 stopped with a checkpoint, 130 interrupted: run it again.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (setup, datasets, training, calibration, models):
+    for group in (setup, datasets, training, calibration, models, manipulations):
         group.add_commands(commands)
     return parser

@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,25 @@ def add_settings(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """MODEL …, the parts of one unCLIP, and where aliases among them are looked up."""
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help=f"{MODEL_HELP}; several parts make one unCLIP"
+    )
+    parser.add_argument("--tracking", metavar="URI", help=LOOKUP_HELP)
+
+
+def sections(settings: Sequence[str], **defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """--set SECTION.KEY=VALUE … on the defaults of each section. InputError for another section."""
+    from dalle2_train.config import override
+
+    found = override(defaults, settings)
+    if others := set(found) - set(defaults):
+        known = " or ".join(f"{name}.KEY=VALUE" for name in defaults)
+        raise InputError(f"--set {min(others)}…: give {known}")
+    return found
+
+
 def number_from(least: int, what: str) -> Callable[[str], int]:
     """The type of an argument that counts `what`, of which there are `least` or more."""
 
@@ -60,6 +79,19 @@ def share(text: str) -> float:
         if 0 <= (value := float(text)) <= 1:
             return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a share; give a number from 0 to 1")
+
+
+def positive(text: str) -> float:
+    """The type of an argument above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+
+
+def several(of_one: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """The type of an argument that is one or more, with commas between."""
+    return lambda text: [of_one(part) for part in text.split(",")]
 
 
 def would(data: dict[str, Any], text: str) -> Outcome:

@@ -4,14 +4,15 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from dalle2_train.cli.manners import (
-    LOOKUP_HELP,
     MODEL_HELP,
     Outcome,
     add_command,
+    add_models,
     add_settings,
     extent,
     resolve_model,
     resolve_models,
+    sections,
     would,
 )
 from dalle2_train.errors import InputError, RefusedError
@@ -28,7 +29,7 @@ def add_commands(commands: Any) -> None:
     evaluate = add_command(
         commands, "evaluate", _evaluate, "judge the pictures of a model by split: r1, r10, kid"
     )
-    _add_models(evaluate)
+    add_models(evaluate)
     evaluate.add_argument("--data", required=True, metavar="URI", help="folder of shards")
     evaluate.add_argument("--to", metavar="URI", help="folder for the report (default: MODEL/evaluation)")
     add_settings(
@@ -52,25 +53,18 @@ def add_commands(commands: Any) -> None:
     export = add_command(
         commands, "export", _export, "one folder with all parts, which proves itself by loading"
     )
-    _add_models(export)
+    add_models(export)
     export.add_argument("--format", choices=("diffusers", "safetensors"), required=True)
     export.add_argument("--to", required=True, metavar="DIR", help="the new folder")
 
     sample = add_command(commands, "sample", _sample, "text → picture")
-    _add_models(sample)
+    add_models(sample)
     sample.add_argument(
         "--prompt", required=True, action="append", metavar="TEXT", help="a caption; may be repeated"
     )
     sample.add_argument("--to", required=True, metavar="PNG", help="the picture: one, or a labelled grid")
     sample.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
     add_settings(sample, f"the generation, for instance generation.decoder.guidance_scale=2, {_PRESET_HELP}")
-
-
-def _add_models(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help=f"{MODEL_HELP}; several parts make one unCLIP"
-    )
-    parser.add_argument("--tracking", metavar="URI", help=LOOKUP_HELP)
 
 
 def _evaluate(args: argparse.Namespace) -> Outcome:
@@ -81,11 +75,11 @@ def _evaluate(args: argparse.Namespace) -> Outcome:
     from dalle2_train.workflow.progress import on_a_line
     from dalle2_train.workflow.steps import evaluate_model
 
-    sections = _sections(args.set, "evaluation", "generation")
-    generation_config(sections["generation"])  # to be told now, not when the models are loaded
+    settings = sections(args.set, evaluation={}, generation={})
+    generation_config(settings["generation"])  # to be told now, not when the models are loaded
     models = resolve_models(args.models, args.tracking)
-    model = open_with_settings(models, sections["generation"])
-    config = build(EvaluationConfig, {"image_size": model.image_size, **sections["evaluation"]}, "evaluation")
+    model = open_with_settings(models, settings["generation"])
+    config = build(EvaluationConfig, {"image_size": model.image_size, **settings["evaluation"]}, "evaluation")
     if args.dry_run:
         found, of_them = extent(args.data)
         data = {"models": models, "data": args.data, **found}
@@ -97,17 +91,6 @@ def _evaluate(args: argparse.Namespace) -> Outcome:
 
         report_uri, report = evaluate_model(model, models, args.data, config, to=args.to, progress=tell)
     return Outcome({"report": report_uri, **report.to_json()}, table(report))
-
-
-def _sections(settings: list[str], *names: str) -> dict[str, Any]:
-    """--set SECTION.KEY=VALUE … as a mapping per section."""
-    from dalle2_train.config import override
-
-    sections = override({name: {} for name in names}, settings)
-    if others := set(sections) - set(names):
-        known = " or ".join(f"{name}.KEY=VALUE" for name in names)
-        raise InputError(f"--set {min(others)}…: give {known}")
-    return sections
 
 
 def _promote(args: argparse.Namespace) -> Outcome:
@@ -182,7 +165,7 @@ def _sample(args: argparse.Namespace) -> Outcome:
 
     if not args.to.lower().endswith(".png"):
         raise InputError(f"--to {args.to}: the picture is a PNG; give a name that ends in .png")
-    settings = _sections(args.set, "generation")["generation"]
+    settings = sections(args.set, generation={})["generation"]
     generation_config(settings)  # to be told now, not when the models are loaded
     model = open_with_settings(resolve_models(args.models, args.tracking), settings)
     storage.check_could_write(storage.parent(args.to))

@@ -4,12 +4,24 @@ Legend: B prompts, K draws for each.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from dalle2_train import seeding
+
+
+class Noise(Protocol):
+    """What a stage asks for its noise; `Draws` is one."""
+
+    def initial(self, stage: str, shape: Sequence[int]) -> Tensor:
+        """x_T of a stage, (B, *shape)."""
+        ...
+
+    def of_step(self, stage: str, shape: Sequence[int], step: int) -> Tensor:
+        """The noise added after denoising step `step` (from 0) of a stage, (B, *shape)."""
+        ...
 
 
 class Draws(NamedTuple):

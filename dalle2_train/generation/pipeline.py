@@ -16,13 +16,14 @@ from dalle2_train.generation.config import GenerationConfig, StageConfig
 from dalle2_train.generation.decoder import run_decoder
 from dalle2_train.generation.embeds import check_embed, text_as_image_embed
 from dalle2_train.generation.load import UPSAMPLERS, ArPriorPart, Part, Unclip
-from dalle2_train.generation.noise import Draws
+from dalle2_train.generation.noise import Draws, Noise
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.prior import run_prior
 from dalle2_train.generation.stage import Tick
 from dalle2_train.generation.text_to_image import Progress
 from dalle2_train.generation.upsampling import run_upsampler
 from dalle2_train.generation.words import Words, read_prompts
+from dalle2_train.networks.upsampler import Upsampler
 
 
 class Stages(NamedTuple):
@@ -66,13 +67,9 @@ def generate_stages(
     if not prompts:
         raise InputError("no prompt was given; give at least one")
     check_embed(unclip, config)
-    stages = _stages(unclip, config)
-    _check_steps(stages)
+    check_steps(stages_of(unclip, config))
     starts = range(0, len(prompts), config.batch_size)
-    steps_a_batch = sum(section.num_steps for _, section in stages.values())
-    if config.decoder.image_embed == "prior" and isinstance(unclip.prior, ArPriorPart):
-        steps_a_batch += unclip.prior.network.config.num_dims
-    tick = _ticker(progress, len(starts) * steps_a_batch)
+    tick = ticker(progress, len(starts) * num_forwards(unclip, config))
     batches = []
     for start in starts:
         texts = list(prompts[start : start + config.batch_size])
@@ -85,16 +82,27 @@ def _run_stages(
     unclip: Unclip, prompts: Sequence[str], draws: Draws, config: GenerationConfig, tick: Tick
 ) -> Stages:
     of_prior, of_decoder = read_prompts(unclip, prompts)
-    image_embed = _image_embed(unclip, of_prior, draws, config, tick)  # (B, E)
+    image_embed = choose_image_embed(unclip, of_prior, draws, config, tick)  # (B, E)
     # (B, 3, h, w)
     small = run_decoder(unclip.decoder, image_embed, *of_decoder, draws, config.decoder, tick)
-    image = small
-    for stage, part in zip(UPSAMPLERS, unclip.upsamplers, strict=False):
-        image = run_upsampler(part, stage, image, draws, getattr(config, stage), tick)  # (B, 3, H, W)
-    return Stages(image_embed, small, image)
+    return Stages(image_embed, small, run_upsamplers(unclip, small, draws, config, tick))
 
 
-def _image_embed(
+def run_upsamplers(
+    unclip: Unclip, image: Tensor, draws: Noise, config: GenerationConfig, tick: Tick
+) -> Tensor:
+    """The decoder's pictures (B, 3, h, w) → those of the last upsampler (B, 3, H, W); without any they stay."""
+    for stage, part in upsamplers_of(unclip).items():
+        image = run_upsampler(part, stage, image, draws, getattr(config, stage), tick)
+    return image
+
+
+def upsamplers_of(unclip: Unclip) -> dict[str, Part[Upsampler]]:
+    """Stage → the part, in the order in which they run."""
+    return dict(zip(UPSAMPLERS, unclip.upsamplers, strict=False))
+
+
+def choose_image_embed(
     unclip: Unclip, words: Words, draws: Draws, config: GenerationConfig, tick: Tick
 ) -> Tensor | None:
     """What `config.decoder.image_embed` says, (B, E), or None for the learned null."""
@@ -110,17 +118,17 @@ def _image_embed(
             return run_prior(unclip.prior, *words, draws, config.prior, tick)
 
 
-def _stages(unclip: Unclip, config: GenerationConfig) -> dict[str, tuple[Part, StageConfig]]:
+def stages_of(unclip: Unclip, config: GenerationConfig) -> dict[str, tuple[Part, StageConfig]]:
     """Name → the part and how it is sampled, of the diffusions that are run."""
     stages: dict[str, tuple[Part, StageConfig]] = {"decoder": (unclip.decoder, config.decoder)}
     prior = unclip.prior if config.decoder.image_embed == "prior" else None
     if prior is not None and not isinstance(prior, ArPriorPart):
         stages["prior"] = prior, config.prior
-    upsamplers = zip(UPSAMPLERS, unclip.upsamplers, strict=False)
-    return stages | {stage: (part, getattr(config, stage)) for stage, part in upsamplers}
+    return stages | {stage: (part, getattr(config, stage)) for stage, part in upsamplers_of(unclip).items()}
 
 
-def _check_steps(stages: dict[str, tuple[Part, StageConfig]]) -> None:
+def check_steps(stages: dict[str, tuple[Part, StageConfig]]) -> None:
+    """Errors: InputError for a stage with more steps than its part was trained with."""
     for name, (part, section) in stages.items():
         trained = part.schedule_config.num_steps
         if section.num_steps > trained:
@@ -129,7 +137,16 @@ def _check_steps(stages: dict[str, tuple[Part, StageConfig]]) -> None:
             )
 
 
-def _ticker(progress: Progress | None, total: int) -> Tick:
+def num_forwards(unclip: Unclip, config: GenerationConfig) -> int:
+    """Steps of all stages for one batch; an autoregressive prior's are its codes."""
+    steps = sum(section.num_steps for _, section in stages_of(unclip, config).values())
+    if config.decoder.image_embed == "prior" and isinstance(unclip.prior, ArPriorPart):
+        steps += unclip.prior.network.config.num_dims
+    return steps
+
+
+def ticker(progress: Progress | None, total: int) -> Tick:
+    """Counts the denoising steps of all batches for `progress`."""
     done = 0
 
     def tick() -> None:

@@ -4,17 +4,22 @@ Legend: B prompts.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
-from dalle2_train.diffusion.samplers import Denoise, sample
+from dalle2_train.diffusion.samplers import Denoise, SamplerConfig, sample
+from dalle2_train.diffusion.schedule import NoiseSchedule
 from dalle2_train.generation.calibrate import known_x_0_variance
 from dalle2_train.generation.config import StageConfig
 from dalle2_train.generation.load import Part
-from dalle2_train.generation.noise import Draws
+from dalle2_train.generation.noise import Noise
 
 Tick = Callable[[], None]
 """Called after every denoising step."""
+
+Run = Callable[[Denoise, Tensor, NoiseSchedule, SamplerConfig, Callable[[int], Tensor]], Tensor]
+"""(denoise, x_T, schedule, config, noise) → x_0, as `sample` does."""
 
 
 def run_stage(
@@ -23,10 +28,11 @@ def run_stage(
     denoise: Denoise,
     shape: tuple[int, ...],
     config: StageConfig,
-    draws: Draws,
+    draws: Noise,
     tick: Tick,
+    run: Run | None = None,
 ) -> Tensor:
-    """Samples one stage from its keyed noise, (B, *shape); B counts every draw of every prompt."""
+    """Samples one stage from its keyed noise, (B, *shape), by `sample` or `run`; B counts all draws of all prompts."""
     weight = next(part.network.parameters())
     like = {"device": weight.device, "dtype": weight.dtype}
 
@@ -35,12 +41,13 @@ def run_stage(
         tick()
         return prediction
 
-    of_x_0 = known_x_0_variance(part).to(weight.device) if config.sampler == "analytic_dpm" else None
-    return sample(
+    if run is None:
+        of_x_0 = known_x_0_variance(part).to(weight.device) if config.sampler == "analytic_dpm" else None
+        run = partial(sample, x_0_variance=of_x_0)
+    return run(
         counted,
         draws.initial(stage, shape).to(**like),
         part.schedule.to(weight.device),
         config.sampler_config(part.objective.prediction_type, part.objective.learned_variance),
         lambda step: draws.of_step(stage, shape, step).to(**like),
-        of_x_0,
     )

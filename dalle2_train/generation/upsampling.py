@@ -7,8 +7,8 @@ from torch import Tensor
 
 from dalle2_train.generation.config import UpsamplerStageConfig
 from dalle2_train.generation.load import Part
-from dalle2_train.generation.noise import Draws
-from dalle2_train.generation.stage import Tick, run_stage
+from dalle2_train.generation.noise import Noise
+from dalle2_train.generation.stage import Run, Tick, run_stage
 from dalle2_train.networks.upsampler import Upsampler, enlarge
 
 
@@ -16,9 +16,10 @@ def run_upsampler(
     part: Part[Upsampler],
     stage: str,
     image: Tensor,
-    draws: Draws,
+    draws: Noise,
     config: UpsamplerStageConfig,
     tick: Tick,
+    run: Run | None = None,
 ) -> Tensor:
     """Small pictures (B, 3, h, w) → large ones (B, 3, H, W), both in [-1, 1]; `stage` names the noise."""
     network, size = part.network, part.network.config.high_size
@@ -27,4 +28,4 @@ def run_upsampler(
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         return network(x_t, t, low_res_image)
 
-    return run_stage(part, stage, denoise, (3, size, size), config, draws, tick).clamp(-1, 1)
+    return run_stage(part, stage, denoise, (3, size, size), config, draws, tick, run).clamp(-1, 1)

@@ -54,6 +54,12 @@ def decode_image(data: bytes, size: int, crop: Crop = centre) -> Picture:
     return _decode_by_pillow(data, size, crop) if found is None else _decode_scaled(found, size, crop)
 
 
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(W, H) of a picture as it is to be seen, by its header and its EXIF. No picture: BrokenImageError."""
+    image = open_image(data)
+    return Opened(image.width, image.height, _orientation(image)).upright_size
+
+
 def _decode_scaled(found: jpeg.Jpeg, size: int, crop: Crop) -> Picture:
     _check_pixels(found.width, found.height)
     orientation = _orientation(open_image(found.data)) if found.may_be_turned else 1

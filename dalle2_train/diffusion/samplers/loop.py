@@ -3,7 +3,7 @@
 B batch, C channels; x any shape (B, C, …), T training timesteps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -41,13 +41,32 @@ def sample(
     """
     check_predictable(config.prediction_type, schedule.zero_terminal_snr)
     schedule = schedule.computed_in(torch.promote_types(x_T.dtype, torch.float32))
-    move, steps = _mover(config, x_0_variance), list_steps(schedule, config.num_steps)
-    x_t, earlier = x_T, None
+    steps = list_steps(schedule, config.num_steps)
+    return run_steps(denoise, x_T, steps, schedule, config, noise, x_0_variance)
+
+
+@torch.no_grad()
+def run_steps(
+    denoise: Denoise,
+    x_t: Tensor,
+    steps: Sequence[Step],
+    schedule: NoiseSchedule,
+    config: SamplerConfig,
+    noise: Callable[[int], Tensor],
+    x_0_variance: Tensor | None = None,
+    after: Callable[[Step, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """x (B, C, …) after some neighbouring `steps` of `sample` from `x_t` (B, C, …), which is noised as the first's t.
+
+    `after(step, x)` may replace what a step arrives at. `schedule` is computed in x_t's precision.
+    """
+    move, earlier = _mover(config, x_0_variance), None
     for i, step in enumerate(steps):
         now = _see(denoise, x_t, step, schedule, config)
         mean, std = move(now, earlier)
-        is_last = i == len(steps) - 1
+        is_last = step.a_before == 1
         x_t = mean if is_last or std is None else mean + std * noise(i)
+        x_t = x_t if after is None else after(step, x_t)
         earlier = now
     return x_t
 

@@ -1,0 +1,92 @@
+"""How well a trained decoder gives a picture back: DDIM inversion, then DDIM, guidance 1, nothing clipped.
+
+    python -m benchmarks.inversion MODEL… --data SHARDS [--pictures 16] [--steps 50,250] [--refinements 0,1,2]
+
+Prints one JSON object. The PSNR is of the decoder's pictures against the real ones of its size, in dB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from dalle2_train.config import build
+from dalle2_train.data.samples.collect import collect
+from dalle2_train.generation.config import GenerationConfig
+from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.manipulations.drawing import DEFAULTS, Session, draw_small
+from dalle2_train.generation.manipulations.latents import InversionConfig, find_latents
+from dalle2_train.generation.manipulations.pictures import Picture, to_signal
+from dalle2_train.generation.manipulations.variations import psnr
+
+
+def main() -> None:
+    """Measures every combination of steps and refinements."""
+    args = _parse()
+    unclip = load_unclip(args.models, parts=("decoder",))
+    pictures = open_pictures(unclip, args.data, args.split, args.pictures)
+    runs = [
+        measure(unclip, pictures, num_steps, num_refinements)
+        for num_steps in args.steps
+        for num_refinements in args.refinements
+    ]
+    told = {"models": args.models, "data": args.data, "split": args.split, "num_pictures": len(pictures)}
+    print(json.dumps({**told, "runs": runs}, indent=1))
+
+
+def open_pictures(unclip: Unclip, data: str, split: str, count: int) -> list[Picture]:
+    """The first of a split, as CLIP sees them and as the decoder makes them."""
+    views = [
+        [
+            torch.from_numpy(sample.image).permute(2, 0, 1)
+            for sample in collect(data, split, size, limit=count)
+        ]
+        for size in (unclip.clip.image_size, unclip.decoder.network.config.image_size)
+    ]
+    return [Picture(for_clip, (small,)) for for_clip, small in zip(*views, strict=True)]
+
+
+@torch.inference_mode()
+def measure(
+    unclip: Unclip, pictures: Sequence[Picture], num_steps: int, num_refinements: int
+) -> dict[str, Any]:
+    """The PSNR of the pictures given back, and what x_T's mean and deviation, 0 and 1 of noise, have become."""
+    config = build(GenerationConfig, DEFAULTS, "generation")
+    config = replace(config, decoder=replace(config.decoder, num_steps=num_steps))
+    latents = find_latents(unclip, pictures, config.decoder, InversionConfig(num_refinements), lambda: None)
+    session = Session(unclip, config, 0, lambda: None)
+    drawn = draw_small(session, latents, torch.arange(len(pictures)))
+    found = [psnr(image, to_signal(picture.small)) for image, picture in zip(drawn, pictures, strict=True)]
+    return {
+        "num_steps": num_steps,
+        "num_refinements": num_refinements,
+        "psnr_db": {"mean": statistics.mean(found), "min": min(found), "max": max(found)},
+        "x_T_mean": float(latents.x_T.mean()),
+        "x_T_std": float(latents.x_T.std()),
+    }
+
+
+def _parse() -> argparse.Namespace:
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in text.split(",")]
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="a release, or a decoder")
+    parser.add_argument("--data", required=True, metavar="URI", help="shards")
+    parser.add_argument("--split", default="validation")
+    parser.add_argument("--pictures", type=int, default=16, metavar="N")
+    parser.add_argument("--steps", type=numbers, default=[50, 250], metavar="N,N,…")
+    parser.add_argument("--refinements", type=numbers, default=[0, 1, 2], metavar="N,N,…")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""In-painting on a Gaussian whose optimal denoiser, and whose conditional distribution, are known."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from dalle2_train.diffusion.samplers import Known, Resampling, SamplerConfig, inpaint, sample
+from dalle2_train.diffusion.schedule import NoiseSchedule
+from dalle2_train.errors import InputError
+
+# Two pixels: x_0 ~ N(MEAN, COVARIANCE); the first is known to be KNOWN.
+MEAN = torch.tensor([0.3, -0.2], dtype=torch.float64)
+COVARIANCE = torch.tensor([[0.5, 0.36], [0.36, 0.4]], dtype=torch.float64)
+KNOWN = 1.1
+CONDITIONAL_MEAN = float(MEAN[1] + COVARIANCE[0, 1] / COVARIANCE[0, 0] * (KNOWN - MEAN[0]))
+CONDITIONAL_VARIANCE = float(COVARIANCE[1, 1] - COVARIANCE[0, 1] ** 2 / COVARIANCE[0, 0])
+NUM_DRAWS = 2000
+DDPM = SamplerConfig("ddpm", 150, clip_sample_range=None)
+
+
+def gaussian(schedule: NoiseSchedule) -> Callable[[Tensor, Tensor], Tensor]:
+    """E[eps | x_t] of pixels side by side, (B, 1, 1, 2)."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        a = schedule.alphas_cumprod[t[0]]
+        marginal = a * COVARIANCE + (1 - a) * torch.eye(2, dtype=torch.float64)
+        centred = x_t.reshape(-1, 2) - a.sqrt() * MEAN
+        return (1 - a).sqrt() * torch.linalg.solve(marginal, centred.T).T.reshape(x_t.shape)
+
+    return denoise
+
+
+def known(count: int) -> Known:
+    x_0 = torch.tensor([KNOWN, torch.nan], dtype=torch.float64).reshape(1, 1, 1, 2)
+    return Known(
+        x_0.expand(count, -1, -1, -1),
+        torch.tensor([True, False]).reshape(1, 1, 1, 2).expand(count, -1, -1, -1),
+    )
+
+
+def noises(count: int) -> Callable[[int], Tensor]:
+    return lambda i: torch.randn(
+        count, 1, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(i)
+    )
+
+
+def draw(schedule: NoiseSchedule, config: SamplerConfig, resampling: Resampling) -> Tensor:
+    noise = noises(NUM_DRAWS)
+    return inpaint(
+        gaussian(schedule), noise(-1), schedule, config, noise, known(NUM_DRAWS), resampling
+    ).reshape(-1, 2)
+
+
+def test_what_is_new_goes_with_what_is_known_the_more_often_it_is_drawn_again(cosine: NoiseSchedule) -> None:
+    once = draw(cosine, DDPM, Resampling())[:, 1]
+    often = draw(cosine, DDPM, Resampling(8, 20))[:, 1]
+    error = (CONDITIONAL_VARIANCE / NUM_DRAWS) ** 0.5
+    assert abs(often.mean().item() - CONDITIONAL_MEAN) < 4 * error + 0.01
+    assert often.var().item() == pytest.approx(CONDITIONAL_VARIANCE, rel=0.15)
+    # Drawn once it was drawn towards the known part, but from too far away.
+    assert abs(often.mean() - CONDITIONAL_MEAN) < abs(once.mean() - CONDITIONAL_MEAN) / 2
+    assert MEAN[1] + 0.2 < once.mean() < CONDITIONAL_MEAN
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SamplerConfig("ddpm", 20, clip_sample_range=None),
+        SamplerConfig("ddim", 20, clip_sample_range=None),
+        SamplerConfig("ddim", 20, 0.5),
+        SamplerConfig("dpm_solver", 20, threshold_quantile=0.9),
+    ],
+    ids=["ddpm", "ddim", "ddim, eta 0.5", "dpm_solver, thresholded"],
+)
+@pytest.mark.parametrize("resampling", [Resampling(), Resampling(3, 7)], ids=["once", "three times"])
+def test_the_known_part_is_exact_at_the_end_and_noised_to_measure_before(
+    config: SamplerConfig, resampling: Resampling, cosine: NoiseSchedule
+) -> None:
+    seen: list[tuple[int, Tensor]] = []
+    denoise, noise = gaussian(cosine), noises(500)
+
+    def watched(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append((int(t[0]), x_t[..., 0].flatten()))
+        return denoise(x_t, t)
+
+    out = inpaint(watched, noise(-1), cosine, config, noise, known(500), resampling)
+    assert torch.equal(out[..., 0], torch.full_like(out[..., 0], KNOWN))
+    assert torch.isfinite(out).all()
+    assert len(seen) == resampling.num_calls(config.num_steps)
+    for t, values in seen:
+        a = cosine.alphas_cumprod[t].item()
+        standard = (values - a**0.5 * KNOWN) / (1 - a) ** 0.5
+        assert abs(standard.mean().item()) < 5 / 500**0.5 and abs(standard.std().item() - 1) < 0.2
+
+
+def test_without_anything_known_it_is_the_sampler(cosine: NoiseSchedule) -> None:
+    noise, config = noises(5), SamplerConfig("dpm_solver", 12, clip_sample_range=None)
+    nothing = Known(torch.zeros(5, 1, 1, 2).double(), torch.zeros(5, 1, 1, 2, dtype=torch.bool))
+    ours = inpaint(gaussian(cosine), noise(-1), cosine, config, noise, nothing, Resampling(1, 12))
+    assert torch.equal(ours, sample(gaussian(cosine), noise(-1), cosine, config, noise))
+
+
+def test_what_cannot_be_is_named() -> None:
+    with pytest.raises(InputError, match="num_times=0"):
+        Resampling(0)
