@@ -1,4 +1,4 @@
-"""`evaluate`, `promote`, `export` and `sample`: what is done with trained models."""
+"""`evaluate`, `promote`, `import`, `export` and `sample`: what is done with trained models."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ _PRESET_HELP = "on top of generation.preset=karlo or paper (default: the model's
 
 
 def add_commands(commands: Any) -> None:
-    """Adds `evaluate`, `promote`, `export` and `sample`."""
+    """Adds `evaluate`, `promote`, `import`, `export` and `sample`."""
     evaluate = add_command(
         commands, "evaluate", _evaluate, "judge the pictures of a model by split: r1, r10, kid"
     )
@@ -50,12 +50,30 @@ def add_commands(commands: Any) -> None:
     promote.add_argument("--tracking", required=True, metavar="URI", help="the MLflow registry")
     add_settings(promote, "the policy, for instance minimum=0.3")
 
+    importing = add_command(
+        commands,
+        "import",
+        _import,
+        "a diffusers unCLIP folder (Karlo's) → our models, to fine-tune and to sample",
+    )
+    importing.add_argument(
+        "folder",
+        metavar="DIR",
+        help="what UnCLIPPipeline or UnCLIPImageVariationPipeline wrote (path or URI)",
+    )
+    importing.add_argument("--to", required=True, metavar="URI", help="the new folder, a MODEL")
+
     export = add_command(
         commands, "export", _export, "one folder with all parts, which proves itself by loading"
     )
     add_models(export)
     export.add_argument("--format", choices=("diffusers", "safetensors"), required=True)
     export.add_argument("--to", required=True, metavar="DIR", help="the new folder")
+    export.add_argument(
+        "--pipeline",
+        choices=tuple(_PIPELINES),
+        help="diffusers only: what begins with text (the default) or with a picture, which needs no prior",
+    )
 
     sample = add_command(commands, "sample", _sample, "text → picture")
     add_models(sample)
@@ -126,6 +144,24 @@ def _would_promote(args: argparse.Namespace, policy: "PromotionPolicy") -> Outco
     return would({"uri": model, "reasons": list(reasons)}, f"promote {model} to {args.name}@{args.to}")
 
 
+_PIPELINES = {"text-to-image": "UnCLIPPipeline", "image-variation": "UnCLIPImageVariationPipeline"}
+
+
+def _import(args: argparse.Namespace) -> Outcome:
+    from dalle2_train.config import to_dict
+    from dalle2_train.export.import_folder import check_import, import_diffusers
+    from dalle2_train.workflow.progress import on_a_line
+
+    if args.dry_run:
+        kinds = check_import(args.folder, args.to)
+        return would(
+            {"models": kinds, "to": args.to}, f"import {', '.join(kinds)} of {args.folder} to {args.to}"
+        )
+    with on_a_line("import"):
+        result = import_diffusers(args.folder, args.to)
+    return Outcome(to_dict(result), f"{result.path}: {', '.join(result.models)}")
+
+
 def _export(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import to_dict
     from dalle2_train.export.diffusers_folder import check_exportable, export_diffusers, load_exportable
@@ -136,23 +172,28 @@ def _export(args: argparse.Namespace) -> Outcome:
     from dalle2_train.workflow.progress import on_a_line
 
     models = resolve_models(args.models, args.tracking)
+    if args.pipeline is not None and args.format != "diffusers":
+        raise InputError(
+            f"--pipeline {args.pipeline} is diffusers'; leave it out with --format {args.format}"
+        )
+    pipeline = _PIPELINES[args.pipeline or "text-to-image"]
     if args.dry_run:
         if args.format == "safetensors":
             load_model(models)
-        elif is_upsampler_alone(models):
+        elif args.pipeline is None and is_upsampler_alone(models):
             check_upsampler(load_upsampler(models[0]))
         else:
-            check_exportable(load_exportable(models))
+            check_exportable(load_exportable(models, pipeline), pipeline)
         return would(
             {"models": models, "to": args.to}, f"export {', '.join(models)} as {args.format} to {args.to}"
         )
     with on_a_line("export"):
         if args.format == "safetensors":
             result = export_release(models, args.to)
-        elif is_upsampler_alone(models):
+        elif args.pipeline is None and is_upsampler_alone(models):
             result = export_upsampler(models[0], args.to)
         else:
-            result = export_diffusers(models, args.to)
+            result = export_diffusers(models, args.to, pipeline=pipeline)
     return Outcome(to_dict(result), f"{result.path}: {args.format}, {', '.join(result.models)}")
 
 

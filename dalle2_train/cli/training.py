@@ -43,7 +43,12 @@ def add_commands(commands: Any) -> None:
     )
     train.add_argument("--clip", metavar="MODEL", help=f"the frozen CLIP: {MODEL_HELP}, or a hub name")
     train.add_argument("--embeddings", metavar="URI", help="folder of embedded shards (shards embed)")
-    train.add_argument("--init-from", metavar="MODEL", help=f"weights to begin with: {MODEL_HELP}")
+    train.add_argument(
+        "--init-from",
+        metavar="MODEL",
+        help=f"weights to begin with: {MODEL_HELP}, a diffusers "
+        "unCLIP folder, or for a CLIP a Hugging Face folder",
+    )
     train.add_argument(
         "--tracking", metavar="URI", help="MLflow: http(s)://HOST:PORT or sqlite:///FILE; without: none"
     )

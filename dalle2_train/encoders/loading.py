@@ -34,7 +34,7 @@ def load_clip(source: str, expected_fingerprint: str | None = None) -> ClipEncod
     CLIP does not answer to the expected fingerprint.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        encoder = _open(source, _resolve(source, Path(scratch)))
+        encoder = open_clip(source, _resolve(source, Path(scratch)))
     if expected_fingerprint is not None and not encoder.answers_to(expected_fingerprint):
         half = "" if encoder.sees_pictures else " (of a text half alone)"
         raise InputError(
@@ -63,7 +63,8 @@ def _resolve(source: str, scratch: Path) -> str:
     return source
 
 
-def _open(source: str, folder: str) -> ClipEncoder:
+def open_clip(source: str, folder: str) -> ClipEncoder:
+    """The CLIP in a local folder; `source` is what messages call it. Errors: as `load_clip`."""
     try:
         found, _ = CLIPConfig.get_config_dict(folder)
         _check_config(source, found)

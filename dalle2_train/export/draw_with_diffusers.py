@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UnCLIPPipeline
+from diffusers import UnCLIPImageVariationPipeline, UnCLIPPipeline
 from diffusers.schedulers import scheduling_unclip
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -25,20 +26,32 @@ _WEIGHTS = {
     "super_res_first": "diffusion_pytorch_model.safetensors",
     "super_res_last": "diffusion_pytorch_model.safetensors",
     "text_encoder": "model.safetensors",
+    "image_encoder": "model.safetensors",
 }
+_SCHEDULERS = ("prior_scheduler", "decoder_scheduler", "super_res_scheduler")
+
+# Pixels near 1 in float32, after a resize that changes nothing.
+_PIXEL_TOLERANCE = 1e-5
 
 
 def main(folder: Path, request: Path, noise: Path, picture: Path) -> None:
-    pipeline = UnCLIPPipeline.from_pretrained(str(folder))
+    name = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    pipelines = {cls.__name__: cls for cls in (UnCLIPPipeline, UnCLIPImageVariationPipeline)}
+    pipeline = pipelines[name].from_pretrained(str(folder))
     pipeline.set_progress_bar_config(disable=True)
     for part, file in _WEIGHTS.items():
-        check_names(part, getattr(pipeline, part), folder / part / file)
+        if part in pipeline.components:
+            check_names(part, getattr(pipeline, part), folder / part / file)
     call: dict[str, Any] = json.loads(request.read_text())
-    drawn = {name: tensor.double() for name, tensor in load_file(noise).items()}
+    given = load_file(noise)
+    if "picture" in given:
+        call["image"] = prepared(pipeline, given.pop("picture"), given.pop("pixel_values"))
+    drawn = {name: tensor.double() for name, tensor in given.items()}
     pipeline.to(torch.float64)
-    for scheduler in (pipeline.prior_scheduler, pipeline.decoder_scheduler, pipeline.super_res_scheduler):
-        widen(scheduler)
-    call |= {name: drawn.pop(name) for name in ("prior_latents", "decoder_latents", "super_res_latents")}
+    for scheduler in _SCHEDULERS:
+        if scheduler in pipeline.components:
+            widen(getattr(pipeline, scheduler))
+    call |= {name: drawn.pop(name) for name in list(drawn) if name.endswith("_latents")}
     steps = [drawn[name] for name in sorted(drawn)]
 
     def next_noise(shape: Any, **_: Any) -> torch.Tensor:
@@ -55,6 +68,18 @@ def main(folder: Path, request: Path, noise: Path, picture: Path) -> None:
     if steps:
         raise SystemExit(f"{len(steps)} steps of noise were left over")
     save_file({"images": torch.from_numpy(images).contiguous()}, picture)
+
+
+def prepared(pipeline: Any, picture: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+    """The given pixel_values (B, 3, S, S), once the folder's feature_extractor makes the same of the picture.
+
+    They are handed over because it computes in float32, and what CLIP sees has to be equal to the last bit.
+    """
+    images = [Image.fromarray(one.numpy()) for one in picture]
+    theirs = pipeline.feature_extractor(images=images, return_tensors="pt").pixel_values
+    if theirs.shape != pixel_values.shape or (theirs - pixel_values).abs().max() > _PIXEL_TOLERANCE:
+        raise SystemExit("the folder's feature_extractor prepares a picture otherwise than we do")
+    return pixel_values.double()
 
 
 def widen(scheduler: Any) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from dalle2_train import storage
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.errors import RefusedError
+from dalle2_train.export.drawings import of_pictures, of_prompts
 from dalle2_train.generation.config import (
     DecoderStageConfig,
     GenerationConfig,
@@ -26,8 +27,6 @@ from dalle2_train.generation.config import (
     UpsamplerStageConfig,
 )
 from dalle2_train.generation.load import Unclip
-from dalle2_train.generation.noise import Draws
-from dalle2_train.generation.pipeline import generate_stages
 
 TOLERANCE = 1e-6
 """Largest difference of a pixel in [0, 1] that counts as rounding. Both draw in float64, whose own is 1e-16: the
@@ -64,12 +63,15 @@ def prove(
 ) -> Proof:
     """Draws `prompts` in float64 with `unclip` and, in a fresh process, with the diffusers folder.
 
+    Of an unCLIP without a prior, the image-variation pipeline's, variations of two pictures are drawn, and no prompts.
     It takes twice the models' memory in float64, half of it in each process.
     Errors: RefusedError when the folder does not load there, or when a pixel differs by more than TOLERANCE.
     """
     started = time.monotonic()
-    ours = _draw(_in_float64(unclip), prompts, config)  # (B, H, W, 3)
-    theirs = _draw_afresh(folder, _request(prompts, config), _noise(unclip, len(prompts), config))
+    exact = _in_float64(unclip)
+    drawing = of_pictures(exact, config) if unclip.prior is None else of_prompts(exact, prompts, config)
+    ours = drawing.images  # (B, H, W, 3)
+    theirs = _draw_afresh(folder, drawing.request, drawing.given)  # (B, H, W, 3)
     if ours.shape != theirs.shape:
         raise RefusedError(f"diffusers draws pictures of {tuple(theirs.shape)}, we of {tuple(ours.shape)}")
     # NaN would pass every comparison; it counts as black against white.
@@ -89,53 +91,17 @@ def _in_float64(unclip: Unclip) -> Unclip:
     """A copy that computes in float64."""
 
     def widened(part: Any) -> Any:
-        return replace(part, network=copy.deepcopy(part.network).double())
+        last = None if part.last is None else copy.deepcopy(part.last).double()
+        return replace(part, network=copy.deepcopy(part.network).double(), last=last)
 
     clip = ClipEncoder(copy.deepcopy(unclip.clip.model).double(), unclip.clip.tokenizer, unclip.clip.pixels)
     return replace(
         unclip,
         clip=clip,
-        prior=widened(unclip.prior),
+        prior=unclip.prior and widened(unclip.prior),
         decoder=widened(unclip.decoder),
         upsamplers=tuple(map(widened, unclip.upsamplers)),
     )
-
-
-def _draw(unclip: Unclip, prompts: Sequence[str], config: GenerationConfig) -> Tensor:
-    """Our pictures (B, H, W, 3) in [0, 1]."""
-    images = torch.cat([stages.image for stages in generate_stages(unclip, prompts, 0, config)])
-    return (images * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-
-
-def _request(prompts: Sequence[str], config: GenerationConfig) -> dict[str, object]:
-    """The arguments of UnCLIPPipeline.__call__."""
-    return {
-        "prompt": list(prompts),
-        "prior_num_inference_steps": config.prior.num_steps,
-        "decoder_num_inference_steps": config.decoder.num_steps,
-        "super_res_num_inference_steps": config.upsampler.num_steps,
-        "prior_guidance_scale": config.prior.guidance_scale,
-        "decoder_guidance_scale": config.decoder.guidance_scale,
-    }
-
-
-def _noise(unclip: Unclip, num_prompts: int, config: GenerationConfig) -> dict[str, Tensor]:
-    """The noise of `generate_stages`, named so that the steps' noise sorts in the order of its use."""
-    assert unclip.prior is not None
-    small, large = unclip.decoder.network.config.image_size, unclip.image_size
-    stages = [
-        ("prior", "prior_latents", (unclip.prior.network.config.embed_dim,), config.prior.num_steps),
-        ("decoder", "decoder_latents", (3, small, small), config.decoder.num_steps),
-        ("upsampler", "super_res_latents", (3, large, large), config.upsampler.num_steps),
-    ]
-    draws = Draws(0, torch.arange(num_prompts))
-    noise: dict[str, Tensor] = {}
-    for order, (stage, latents, shape, num_steps) in enumerate(stages):
-        noise[latents] = draws.initial(stage, shape)
-        # The last step draws none.
-        for step in range(num_steps - 1):
-            noise[f"step-{order}-{step:04d}"] = draws.of_step(stage, shape, step)
-    return noise
 
 
 def _draw_afresh(folder: Path, request: dict[str, object], noise: dict[str, Tensor]) -> Tensor:

@@ -1,21 +1,25 @@
 """Our release: one folder of safetensors with all parts of an unCLIP, described and digested by its unclip.json."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from dalle2_train import storage
-from dalle2_train.checkpoints import FileEntry, model_digest
+from dalle2_train.checkpoints import FileEntry, ModelManifest, model_digest
 from dalle2_train.checkpoints.manifest import publish_manifest, read_manifest
+from dalle2_train.config import to_dict
 from dalle2_train.encoders.clip import save_clip
+from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.export.staging import check_free, file_names, refuse_damage, staged
 from dalle2_train.generation.direct import DirectModel
 from dalle2_train.generation.drawing import load_model
-from dalle2_train.generation.load import RELEASE_MANIFEST, TrainedPart, Unclip
+from dalle2_train.generation.load import LAST, RELEASE_MANIFEST, Part, TrainedPart, Unclip
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -42,15 +46,24 @@ def export_release(models: Sequence[str], to: str, *, clip: str | None = None) -
     Errors: InputError as `load_unclip`, or when something else is at `to`; RefusedError for damaged files, there too.
     """
     model = load_model(models, clip=clip)
-    if not _holds(to, model):
+    digests = model_digests(model)
+    if not (holds(to, "models", digests) and _same_statistics(to, model)):
         check_free(to)
         with staged(to, last=RELEASE_MANIFEST) as folder:
-            _write(model, folder)
+            write_clip(model.clip, folder / "clip")
+            for stage, part in model.parts.items():
+                _write_part(part, folder / stage)
+            publish_release(folder, digests, {stage: part.manifest for stage, part in model.parts.items()})
+    return release_at(to)
+
+
+def release_at(to: str) -> Release:
+    """The release that lies whole at `to`."""
     text = storage.read_bytes(storage.join(to, RELEASE_MANIFEST))
     return Release(
         path=storage.absolute(to),
         digest=storage.sha256_bytes(text),
-        models=model_digests(model),
+        models=json.loads(text)["models"],
         num_bytes=sum(storage.size(file) for file in storage.list_files(to)),
     )
 
@@ -62,48 +75,73 @@ def model_digests(model: Unclip | DirectModel) -> dict[str, str]:
     }
 
 
-def _holds(to: str, model: Unclip | DirectModel) -> bool:
-    """Is a whole release of these models at `to`?"""
+def holds(to: str, key: str, value: Mapping[str, str]) -> bool:
+    """Is there a release at `to` whose unclip.json has this value? RefusedError where it is damaged."""
     uri = storage.join(to, RELEASE_MANIFEST)
     if not storage.exists(uri):
         return False
     described = storage.read_json(uri)
-    if not isinstance(described, dict) or described.get("models") != model_digests(model):
+    if not isinstance(described, dict) or described.get(key) != value:
         return False
     refuse_damage(to, {name: entry["sha256"] for name, entry in described["files"].items()})
+    return True
+
+
+def _same_statistics(to: str, model: Unclip | DirectModel) -> bool:
+    """Were the parts calibrated as the released ones? No digest tells of that."""
     released = {stage: read_manifest(storage.join(to, stage)).eps_statistics for stage in model.parts}
     return released == {stage: part.manifest.eps_statistics for stage, part in model.parts.items()}
 
 
-def _write(model: Unclip | DirectModel, folder: Path) -> None:
-    save_clip(model.clip.model, model.clip.tokenizer, folder / "clip")
-    # A CLIP with pixel statistics that save_clip cannot write would be another CLIP.
-    load_clip(str(folder / "clip"), model.clip.fingerprint)
-    for stage, part in model.parts.items():
-        _write_part(part, folder / stage)
-    storage.publish_json(str(folder / RELEASE_MANIFEST), _describe(model, folder))
+def write_clip(clip: ClipEncoder, folder: Path) -> None:
+    """A CLIP folder that answers to the same fingerprint."""
+    save_clip(clip.model, clip.tokenizer, folder, clip.pixels)
+    load_clip(str(folder), clip.fingerprint)
+
+
+def write_model(
+    manifest: ModelManifest,
+    state: Mapping[str, Tensor],
+    folder: Path,
+    more: Mapping[str, FileEntry] | None = None,
+) -> ModelManifest:
+    """A model folder such as training leaves behind; `more` files in it are there already. Returns its manifest."""
+    folder.mkdir(exist_ok=True)
+    weights = folder / WEIGHTS
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, weights)
+    written = replace(manifest, files={WEIGHTS: entry_of(weights), **(more or {})}, order=None)
+    publish_manifest(str(folder), written)
+    return written
+
+
+def write_last(manifest: ModelManifest, state: Mapping[str, Tensor], folder: Path) -> dict[str, FileEntry]:
+    """The network of an upsampler's last step, in the upsampler's own folder; returns its files, for `write_model`."""
+    folder.mkdir()
+    write_model(manifest, state, folder / LAST)
+    return {f"{LAST}/{name}": entry_of(folder / LAST / name) for name in file_names(folder / LAST)}
 
 
 def _write_part(part: TrainedPart, folder: Path) -> None:
-    """A model folder such as training leaves behind."""
-    folder.mkdir()
-    weights = folder / WEIGHTS
-    state = part.network.state_dict()
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, weights)
-    entry = FileEntry(storage.sha256_file(weights), weights.stat().st_size)
-    publish_manifest(str(folder), replace(part.manifest, files={WEIGHTS: entry}, order=None))
+    more: dict[str, FileEntry] = {}
+    if isinstance(part, Part) and part.last is not None:
+        config = part.manifest.config | {"network": to_dict(part.last.config)}
+        more = write_last(replace(part.manifest, config=config), part.last.state_dict(), folder)
+    write_model(part.manifest, part.network.state_dict(), folder, more)
 
 
-def _describe(model: Unclip | DirectModel, folder: Path) -> dict[str, Any]:
-    """unclip.json: nothing in it depends on when or where the release is written."""
-    files = {
-        name: asdict(FileEntry(storage.sha256_file(folder / name), (folder / name).stat().st_size))
-        for name in file_names(folder)
-    }
-    manifests = {stage: asdict(part.manifest) for stage, part in model.parts.items()}
-    return {
+def publish_release(
+    folder: Path, models: Mapping[str, str], manifests: Mapping[str, ModelManifest], **more: object
+) -> None:
+    """unclip.json, of all files in `folder`: nothing in it depends on when or where the release is written."""
+    described: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "models": model_digests(model),
-        "manifests": manifests,
-        "files": files,
+        "models": dict(models),
+        "manifests": {kind: asdict(manifest) for kind, manifest in manifests.items()},
+        "files": {name: asdict(entry_of(folder / name)) for name in file_names(folder)},
     }
+    storage.publish_json(str(folder / RELEASE_MANIFEST), described | more)
+
+
+def entry_of(file: Path) -> FileEntry:
+    """A file's digest and size, for a manifest."""
+    return FileEntry(storage.sha256_file(file), file.stat().st_size)

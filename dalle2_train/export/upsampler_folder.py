@@ -93,9 +93,9 @@ def _write(part: Part[Upsampler], folder: Path) -> None:
         raise InputError(
             "diffusers is not installed; install it with: pip install 'dalle2-train[export]'"
         ) from None
-    network = UNet2DModel(**diffusers_config(part.network.config))
-    network.load_state_dict(part.network.state_dict())
-    for name in NETWORKS:
+    for name, ours in _networks(part).items():
+        network = UNet2DModel(**diffusers_config(ours.config))
+        network.load_state_dict(ours.state_dict())
         network.save_pretrained(folder / name)
     UnCLIPScheduler(
         num_train_timesteps=part.schedule_config.num_steps,
@@ -103,6 +103,10 @@ def _write(part: Part[Upsampler], folder: Path) -> None:
         clip_sample_range=IMAGE_CLIP_RANGE,
         prediction_type=part.objective.prediction_type,
     ).save_pretrained(folder / SCHEDULER)
+
+
+def _networks(part: Part[Upsampler]) -> dict[str, Upsampler]:
+    return dict(zip(NETWORKS, (part.network, part.last or part.network), strict=True))
 
 
 def _prove(part: Part[Upsampler], folder: Path) -> dict[str, float]:
@@ -116,11 +120,13 @@ def _prove(part: Part[Upsampler], folder: Path) -> dict[str, float]:
         "x": torch.cat([x_t, enlarge(small * 2 - 1, size)], dim=1),
     }
     theirs = _run_afresh(folder, given)
-    widened = Upsampler(part.network.config).double().eval()
-    widened.load_state_dict(part.network.state_dict())
-    with torch.inference_mode():
-        ours = widened(x_t, given["t"], given["x"][:, 3:])
-    found = {name: float((theirs[name] - ours).abs().nan_to_num(nan=1.0).max()) for name in NETWORKS}
+    found = {}
+    for name, network in _networks(part).items():
+        widened = Upsampler(network.config).double().eval()
+        widened.load_state_dict(network.state_dict())
+        with torch.inference_mode():
+            ours = widened(x_t, given["t"], given["x"][:, 3:])
+        found[name] = float((theirs[name] - ours).abs().nan_to_num(nan=1.0).max())
     found["alphas_cumprod"] = float((theirs["alphas_cumprod"] - part.schedule.alphas_cumprod).abs().max())
     allowed = {name: TOLERANCE for name in NETWORKS} | {"alphas_cumprod": 1e-6}  # theirs are float32
     if wrong := [f"{name} differs by {found[name]:.2g}" for name in found if found[name] > allowed[name]]:

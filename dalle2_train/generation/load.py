@@ -1,7 +1,7 @@
 """Puts an unCLIP together: trained parts are known by their manifests' kinds, the CLIP by its fingerprint."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from dalle2_train import storage
 from dalle2_train.checkpoints import ClipReference, ModelManifest, open_model
+from dalle2_train.checkpoints.manifest import MANIFEST_NAME
+from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.config import build
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.schedule import NoiseSchedule, ScheduleConfig, noise_schedule
@@ -25,6 +27,8 @@ PARTS = ("prior", "decoder", "upsampler")
 UPSAMPLERS = ("upsampler", "second_upsampler")
 """The upsamplers' names, by size: in `GenerationConfig`, as stages and as folders of a release."""
 RELEASE_MANIFEST = "unclip.json"
+LAST = "last"
+"""In an upsampler's folder, the model folder of the network of its last step, where that is another one."""
 
 Network = TypeVar("Network", bound=nn.Module)
 Found = tuple[ModelManifest, dict[str, Tensor]]
@@ -46,6 +50,8 @@ class Part(TrainedPart[Network]):
     schedule_config: ScheduleConfig
     schedule: NoiseSchedule
     objective: ObjectiveConfig
+    last: Network | None = None
+    """Of an upsampler, the network of its last step where that is another one, as in Karlo."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ def load_unclip(models: Sequence[str], *, clip: str | None = None, parts: Sequen
     another, or another CLIP; RefusedError for damaged files.
     """
     found: dict[str, Found] = {}
-    upsamplers: list[Found] = []
+    upsamplers: list[Part[Upsampler]] = []
     for uri in unpack_releases(models):
         if is_clip_folder(uri):
             clip = only_one("clip", clip, uri)
@@ -100,7 +106,7 @@ def load_unclip(models: Sequence[str], *, clip: str | None = None, parts: Sequen
         manifest, state = open_model(uri)
         _check_kind(uri, manifest)
         if manifest.kind == "upsampler":
-            upsamplers.append((manifest, state))
+            upsamplers.append(_upsampler(uri, manifest, state))
             continue
         if manifest.kind in found:
             raise InputError(
@@ -114,7 +120,7 @@ def load_unclip(models: Sequence[str], *, clip: str | None = None, parts: Sequen
         clip_uri=clip_uri,
         prior=_prior(found),
         decoder=_part(*found["decoder"], DecoderConfig, Decoder),
-        upsamplers=_by_size([_part(*one, UpsamplerConfig, Upsampler) for one in upsamplers]),
+        upsamplers=_by_size(upsamplers),
     )
     _check_fit(unclip)
     return unclip
@@ -133,7 +139,7 @@ def load_upsampler(uri: str) -> Part[Upsampler]:
     manifest, state = open_model(uri)
     if manifest.kind != "upsampler":
         raise InputError(f"{uri} is a model of kind {manifest.kind!r}; give an upsampler")
-    return _part(manifest, state, UpsamplerConfig, Upsampler)
+    return _upsampler(uri, manifest, state)
 
 
 def is_clip_folder(uri: str) -> bool:
@@ -159,6 +165,10 @@ def unpack_releases(models: Sequence[str]) -> list[str]:
         if not storage.exists(uri):
             raise InputError(
                 f"{uri}: there is no such model folder; check the path, or train the model first"
+            )
+        if storage.exists(storage.join(uri, "model_index.json")):
+            raise InputError(
+                f"{uri} is a diffusers folder; make it ours with `dalle2-train import {uri} --to FOLDER`, and give that"
             )
         uris += _release_folders(uri) if is_release(uri) else [uri]
     return uris
@@ -294,6 +304,15 @@ def _section(manifest: ModelManifest, name: str) -> Any:
             f"{manifest.kind} manifest: config has no section {name!r}; it was written by another program"
         )
     return manifest.config[name]
+
+
+def _upsampler(uri: str, manifest: ModelManifest, state: dict[str, Tensor]) -> Part[Upsampler]:
+    """With the network of its last step, where it has one of its own."""
+    part = _part(manifest, state, UpsamplerConfig, Upsampler)
+    if f"{LAST}/{MANIFEST_NAME}" not in manifest.files:
+        return part
+    last = _part(*open_model(storage.join(resolve_model(uri), LAST)), UpsamplerConfig, Upsampler)
+    return replace(part, last=last.network)
 
 
 def _by_size(upsamplers: Sequence[Part[Upsampler]]) -> tuple[Part[Upsampler], ...]:

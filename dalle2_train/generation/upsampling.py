@@ -5,6 +5,7 @@ Legend: B prompts, h w and H W the small and the large size.
 
 from torch import Tensor
 
+from dalle2_train.diffusion.samplers import timesteps
 from dalle2_train.generation.config import UpsamplerStageConfig
 from dalle2_train.generation.load import Part
 from dalle2_train.generation.noise import Noise
@@ -22,10 +23,12 @@ def run_upsampler(
     run: Run | None = None,
 ) -> Tensor:
     """Small pictures (B, 3, h, w) → large ones (B, 3, H, W), both in [-1, 1]; `stage` names the noise."""
-    network, size = part.network, part.network.config.high_size
+    size = part.network.config.high_size
+    last_t = timesteps(part.schedule_config.num_steps, config.num_steps)[-1]
     low_res_image = enlarge(image, size)  # (B, 3, H, W)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        return network(x_t, t, low_res_image)
+        of_last = part.last if int(t[0]) == last_t else None
+        return (of_last or part.network)(x_t, t, low_res_image)
 
     return run_stage(part, stage, denoise, (3, size, size), config, draws, tick, run).clamp(-1, 1)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from torch import Tensor
+from transformers import CLIPModel, CLIPTokenizer
 
 from dalle2_train import seeding, storage
-from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest, model_digest, open_model
+from dalle2_train.checkpoints import ClipReference, DataReference, ModelManifest, model_digest
 from dalle2_train.config import to_dict
 from dalle2_train.data.config import DataConfig
 from dalle2_train.data.embeddings.merged import Embeddings
@@ -37,10 +37,11 @@ from dalle2_train.data.stream.stream import Stream
 from dalle2_train.data.stream.summary import summarize
 from dalle2_train.encoders.clip import build_clip
 from dalle2_train.encoders.encoder import ClipEncoder
-from dalle2_train.encoders.loading import absolute_source, load_clip
+from dalle2_train.encoders.loading import absolute_source
 from dalle2_train.encoders.tokenizer import tokenize, train_tokenizer
-from dalle2_train.errors import InputError
 from dalle2_train.launch.first_batches import first_batches
+from dalle2_train.launch.initial import check_initial, initial_digest, open_initial, place_of
+from dalle2_train.launch.initial_clip import initial_clip
 from dalle2_train.launch.job import TrainJob, clip_source, find_embeddings, open_clip
 from dalle2_train.launch.pictures import build_sampler
 from dalle2_train.networks.ar_prior import ArPrior
@@ -133,7 +134,7 @@ def assemble(job: TrainJob) -> Assembly:
         torch.default_generator.manual_seed(seeding.key(job.recipe.training.seed, "weights"))
         module = _build_module(job, clip)
     words = _words(job, module, embeddings, clip)
-    init_from = _prepare(job, module, embeddings, words)
+    init_from = _prepare(job, module, embeddings, clip, words)
     reference = None
     if clip is not None:
         reference = ClipReference(absolute_source(clip_source(job, info)), clip.fingerprint)
@@ -151,7 +152,13 @@ def assemble(job: TrainJob) -> Assembly:
     return Assembly(job, module, manifest, sampler, *words)
 
 
-def _prepare(job: TrainJob, module: UnclipModule, embeddings: Embeddings | None, words: Words) -> str | None:
+def _prepare(
+    job: TrainJob,
+    module: UnclipModule,
+    embeddings: Embeddings | None,
+    clip: ClipEncoder | None,
+    words: Words,
+) -> str | None:
     """Statistics of the embeddings and weights to begin with, whose digest is returned."""
     info = embeddings.info if embeddings is not None else None
     if isinstance(module, PriorModule) and info is not None:
@@ -166,7 +173,7 @@ def _prepare(job: TrainJob, module: UnclipModule, embeddings: Embeddings | None,
         whiten_image_embed(module.network, info.mean, _covariance(embeddings))
     init_from = None
     if job.init_from is not None:
-        init_from = _init_from(job.init_from, job.recipe.family, module.network)
+        init_from = _begin(job, job.init_from, module, clip)
     if isinstance(module, PriorModule) and module.whitens and info is not None:
         # Last, because weights to begin with bring the statistics that they were trained with.
         whiten_error(module, _covariance(embeddings))
@@ -178,6 +185,21 @@ def _tell_what_is_left_out(network: ArPrior) -> None:
         config, share = network.config, float(network.embed_codes.left_out)
         print(f"{config.num_dims} of {config.embed_dim} components leave out {share:.2%} of the embeddings' variance",
               file=sys.stderr)  # fmt: skip
+
+
+def _begin(job: TrainJob, uri: str, module: UnclipModule, clip: ClipEncoder | None) -> str:
+    """Load the weights to begin with; returns their model's digest. A CLIP was built with them."""
+    if isinstance(module, ClipModule):
+        return initial_digest(uri, "clip")
+    assert not isinstance(job.recipe.model, ClipModelConfig)
+    initial = open_initial(uri, job.recipe.family)
+    check_initial(uri, initial, module.network, job.recipe.model.network, clip)
+    state = initial.state
+    if isinstance(module, PriorModule) and not state["clip_std"].any():
+        # Zeros are what diffusers begins with: nobody has measured them.
+        state = state | {name: getattr(module.network, name) for name in ("clip_mean", "clip_std")}
+    module.network.load_state_dict(state)
+    return model_digest(initial.manifest)
 
 
 def _words(
@@ -211,8 +233,8 @@ def _build_module(job: TrainJob, clip: ClipEncoder | None) -> UnclipModule:
     settings = (recipe.training, recipe.optimizer, recipe.parallel)
     match recipe.model:
         case ClipModelConfig() as model:
-            tokenizer = _tokenizer(job, model)
-            return ClipModule(build_clip(model.encoder, tokenizer), tokenizer, model, *settings)
+            trained, tokenizer = _clip_to_train(job, model)
+            return ClipModule(trained, tokenizer, model, *settings)
         case PriorModelConfig() as model:
             assert clip is not None
             network = Prior(model.network)
@@ -238,10 +260,18 @@ def _covariance(embeddings: Embeddings | None) -> Tensor:
     return torch.from_numpy(embeddings.covariance())
 
 
-def _tokenizer(job: TrainJob, model: ClipModelConfig) -> CLIPTokenizer:
-    """That of the CLIP to begin with, whose weights belong to its tokens, or one trained on the captions."""
+def _clip_to_train(job: TrainJob, model: ClipModelConfig) -> tuple[CLIPModel, CLIPTokenizer]:
+    """The CLIP to begin with and its tokenizer, or a new one for a tokenizer trained on the captions."""
     if job.init_from is not None:
-        return load_clip(job.init_from).tokenizer
+        found = initial_clip(job.init_from, place_of(job.init_from, "clip"), model.encoder)
+        assert isinstance(found.model, CLIPModel)
+        return found.model.requires_grad_(True).train(), found.tokenizer
+    tokenizer = _tokenizer(job, model)
+    return build_clip(model.encoder, tokenizer), tokenizer
+
+
+def _tokenizer(job: TrainJob, model: ClipModelConfig) -> CLIPTokenizer:
+    """Trained on the captions."""
     sets = sets_of(job.data)
     parts = (islice(_captions(uri, job.recipe.data), _MAX_TOKENIZER_CAPTIONS // len(sets)) for uri in sets)
     texts = chain.from_iterable(parts)
@@ -255,19 +285,3 @@ def _captions(uri: str, config: DataConfig) -> Iterator[str]:
             yield from captions(raw, config.captions)
         except ValueError:
             continue
-
-
-def _init_from(uri: str, kind: str, network: nn.Module) -> str:
-    """Load the weights to begin with; returns their model's digest."""
-    manifest, weights = open_model(uri)
-    if manifest.kind != kind:
-        raise InputError(
-            f"--init-from {uri}: it is a {manifest.kind}, the recipe trains a {kind}; give a {kind}"
-        )
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"--init-from {uri}: its weights do not fit the recipe's model ({reason}); "
-                         "use the recipe it was trained with") from error  # fmt: skip
-    return model_digest(manifest)

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps
-from dalle2_train.checkpoints.manifest import ModelManifest, model_digest, read_manifest
-from dalle2_train.checkpoints.model import resolve_model
+from dalle2_train.checkpoints.manifest import ModelManifest, read_manifest
 from dalle2_train.config import to_dict
 from dalle2_train.data.embeddings.layout import EmbeddingInfo
 from dalle2_train.data.embeddings.merged import Embeddings
@@ -22,6 +21,7 @@ from dalle2_train.data.stream.summary import summarize, summarize_embeddings
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import absolute_source, load_clip
 from dalle2_train.errors import InputError
+from dalle2_train.launch.initial import initial_digest
 from dalle2_train.networks.embed_codes import EmbedCodes
 from dalle2_train.networks.text_encoder import TextEncoderConfig
 from dalle2_train.parallel.shard import mesh_sizes
@@ -108,10 +108,7 @@ def check_begun(job: TrainJob, found: ModelManifest) -> None:
         and summarize(job.data).digest != found.data.digest
     ):
         others.append(f"the shards {found.data.uri}, or what they held then")
-    if (
-        job.init_from is not None
-        and model_digest(read_manifest(resolve_model(job.init_from))) != found.init_from
-    ):
+    if job.init_from is not None and initial_digest(job.init_from, job.recipe.family) != found.init_from:
         others.append("other weights to begin with")
     if others:
         told = "; ".join(others[:3]) + (f"; and {len(others) - 3} more" if len(others) > 3 else "")

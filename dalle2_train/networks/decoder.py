@@ -175,7 +175,7 @@ def diffusers_config(config: DecoderConfig) -> dict[str, Any]:
         "class_embed_type": "identity",
         "attention_head_dim": config.head_dim,
         "resnet_time_scale_shift": "scale_shift",
-        "time_embedding_dim": config.time_width,
+        "time_embedding_dim": config.time_dim,
         "dropout": config.dropout,
         "norm_num_groups": config.num_groups,
     }

@@ -6,47 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import karlo_folders
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.export import diffusers_folder, export_diffusers, proof
+from dalle2_train.export.diffusers_names import IMAGE_VARIATION
+from dalle2_train.export.import_folder import import_diffusers
 from dalle2_train.generation.load import Unclip, load_unclip
 
 FAST = proof.PROOF_CONFIG
 LAST_BIT = 6e-8  # of a float32 below 1: diffusers rounds its pictures to it at the end
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs, at import
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The proof's drawing in this process: a fresh one costs many seconds of imports."""
-    from diffusers.schedulers import scheduling_unclip
-
-    from dalle2_train.export import draw_with_diffusers
-
-    def draw(folder: Path, request: dict[str, object], noise: dict[str, Tensor]) -> Tensor:
-        # Registered, so that the script's own replacement is undone after the test.
-        monkeypatch.setattr(scheduling_unclip, "randn_tensor", scheduling_unclip.randn_tensor)
-        asked, given, drawn = (
-            tmp_path / "request.json",
-            tmp_path / "noise.safetensors",
-            tmp_path / "drawn.safetensors",
-        )
-        asked.write_text(json.dumps(request))
-        save_file(noise, given)
-        try:
-            draw_with_diffusers.main(folder, asked, given, drawn)
-        except SystemExit as error:
-            raise RefusedError(str(error)) from error
-        return load_file(drawn)["images"]
-
-    monkeypatch.setattr(proof, "_draw_afresh", draw)
 
 
 def written(unclip: Unclip, folder: Path) -> Path:
@@ -119,8 +95,8 @@ def test_a_folder_that_differs_is_refused_and_leaves_nothing(
     name: str,
     change: str,
 ):
-    def write_and_damage(unclip: Unclip, folder: Path, version: str) -> None:
-        write_folder(unclip, folder, version)
+    def write_and_damage(unclip: Unclip, folder: Path, *rest: str) -> None:
+        write_folder(unclip, folder, *rest)
         file = folder / part / "diffusion_pytorch_model.safetensors"
         weights = load_file(file)
         weights[name] = weights[name] + 1e-3
@@ -167,6 +143,59 @@ def test_a_second_upsampler_is_refused_by_its_sizes(models: Mapping[str, str], s
     with pytest.raises(RefusedError, match=r"two upsamplers \(16 → 32 and 32 → 64\)"):
         export_diffusers([*models.values(), second], str(tmp_path / "folder"))
     assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_variations_of_a_picture_are_theirs(models: Mapping[str, str], tmp_path: Path, scale: float):
+    unclip = diffusers_folder.load_exportable([models["decoder"], models["upsampler"]], IMAGE_VARIATION)
+    assert unclip.prior is None
+    diffusers_folder.write_folder(unclip, tmp_path / "folder", "0.42.1", IMAGE_VARIATION)
+    config = replace(FAST, decoder=replace(FAST.decoder, guidance_scale=scale))
+    proved = proof.prove(unclip, tmp_path / "folder", [], config)
+    assert proved.max_abs_diff <= LAST_BIT and proved.prompts == ()
+
+
+@pytest.mark.slow
+def test_a_fresh_process_draws_our_variations(models: Mapping[str, str], tmp_path: Path):
+    parts = [models["decoder"], models["upsampler"]]
+    export = export_diffusers(parts, str(tmp_path / "folder"), pipeline=IMAGE_VARIATION, proof_config=FAST)
+    assert export.proof["max_abs_diff"] <= LAST_BIT
+    with pytest.raises(InputError, match="something is there already"):
+        export_diffusers(list(models.values()), str(tmp_path / "folder"), proof_config=FAST)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_picture_prepared_otherwise_is_refused(models: Mapping[str, str], tmp_path: Path):
+    unclip = diffusers_folder.load_exportable([models["decoder"], models["upsampler"]], IMAGE_VARIATION)
+    diffusers_folder.write_folder(unclip, tmp_path / "folder", "0.42.1", IMAGE_VARIATION)
+    file = tmp_path / "folder" / "feature_extractor" / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "image_mean": [0.5, 0.5, 0.5]}))
+    with pytest.raises(RefusedError, match="feature_extractor"):
+        proof.prove(unclip, tmp_path / "folder", [], FAST)
+
+
+def test_variations_need_the_image_tower(models: Mapping[str, str], tmp_path: Path):
+    theirs = karlo_folders.write_pipeline(tmp_path / "theirs")
+    ours = import_diffusers(str(theirs), str(tmp_path / "ours")).path
+    with pytest.raises(RefusedError, match="no image tower"):
+        export_diffusers([ours], str(tmp_path / "out"), pipeline=IMAGE_VARIATION)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_last_step_is_another_networks_in_both(tmp_path: Path):
+    theirs = karlo_folders.write_pipeline(tmp_path / "theirs")
+    unclip = load_unclip([import_diffusers(str(theirs), str(tmp_path / "ours")).path])
+    folder = written(unclip, tmp_path / "folder")
+    assert proof.prove(unclip, folder, ["a heart", "the sea"], FAST).max_abs_diff <= LAST_BIT
+    with pytest.raises(RefusedError, match="other pictures"):
+        proof.prove(without_last(unclip), folder, ["a heart", "the sea"], FAST)
+
+
+def without_last(unclip: Unclip) -> Unclip:
+    (part,) = unclip.upsamplers
+    assert part.last is not None
+    return replace(unclip, upsamplers=(replace(part, last=None),))
 
 
 def test_a_drawing_process_that_fails_is_told_by_its_last_line(

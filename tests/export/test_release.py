@@ -118,10 +118,10 @@ def test_nothing_is_written_over_or_left_half_written(
     with pytest.raises(InputError, match="something is there already"):
         export_release(list(models.values()), str(tmp_path / "taken"))
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("dalle2_train.export.release._describe", full)
+    monkeypatch.setattr("dalle2_train.export.release.publish_release", full)
     with pytest.raises(OSError, match="no space"):
         export_release(list(models.values()), str(tmp_path / "release"))
     assert [path.name for path in tmp_path.rglob("*")] == ["taken", "mine.txt"]
