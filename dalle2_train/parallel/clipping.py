@@ -1,9 +1,12 @@
-"""The gradient's norm over all shards, with the sum over ranks left to the step's one all-reduce."""
+"""The gradient's norm over all shards, whose sum over ranks is for the step's one all-reduce, or for its own."""
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from dalle2_train.parallel.shard import local
 
@@ -14,6 +17,14 @@ def local_squared_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     if not gradients:
         return torch.zeros((), dtype=torch.float64)
     return torch.stack(torch._foreach_norm(gradients)).double().square().sum()
+
+
+def global_norm(parameters: Sequence[nn.Parameter], mesh: DeviceMesh) -> float:
+    """The norm of the whole gradient, by an all-reduce of its own; every rank calls it."""
+    total = local_squared_norm(parameters).to(mesh.device_type)
+    if dist.is_initialized() and mesh.size() > 1:
+        dist.all_reduce(total)
+    return math.sqrt(total.item() / mesh.size(0))  # every replica has put in the same shards
 
 
 def clip_coefficient(norm: float, max_norm: float | None) -> float:

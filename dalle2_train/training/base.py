@@ -24,9 +24,11 @@ from dalle2_train.parallel.agreement import Agreement, DataNews, agree
 from dalle2_train.parallel.clipping import clip_coefficient, local_squared_norm, scale_gradients
 from dalle2_train.parallel.ema import Ema, warmed_up_decay
 from dalle2_train.parallel.precision import attention_kernel, mixed_precision_dtype
-from dalle2_train.parallel.shard import ParallelConfig, set_gradient_sync, shard_model, trained_parameters
+from dalle2_train.parallel.shard import ParallelConfig, shard_model, trained_parameters
+from dalle2_train.parallel.sharpness import sharpness_aware_gradient
 from dalle2_train.training.agreed_stream import Delivery, raise_together
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
+from dalle2_train.training.gradients import accumulate_gradient
 from dalle2_train.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from dalle2_train.training.protocols import Loss
 
@@ -135,11 +137,10 @@ class UnclipModule(pl.LightningModule):
         step, config = self.completed_steps, self.training_config
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer) and self.ema is not None
-        seeding.reseed_dropout(seeding.key(config.seed, "dropout", step, self.global_rank), self.device.type)
         rate = learning_rate(self.optimizer_config, step, config.num_steps)
         set_learning_rate(optimizer, rate)
 
-        loss = self._backward(batch.values, step)
+        loss = self._gradient(batch.values, step)
         agreed = self._agree(loss, batch.news())
         if agreed.data.failed:
             raise_together(batch.error)
@@ -155,22 +156,31 @@ class UnclipModule(pl.LightningModule):
 
     # How ------------------------------------------------------------------------------------------------------------
 
-    def _backward(self, batch: Any, step: int) -> Loss:
-        """Gradients of the rank's part of the batch, micro-batch by micro-batch; ranks exchange them once."""
-        parts = _split(batch, self.training_config.micro_batch_size)
-        total: Tensor | None = None
-        metrics: dict[str, Tensor] = {}
-        for number, (part, weight) in enumerate(parts):
-            if len(parts) > 1:
-                set_gradient_sync(self.network, number == len(parts) - 1)
-            with self.precision_context(), attention_kernel(self.device.type):
-                loss, values = self.compute_loss(part, step)
-            (loss * weight if weight != 1.0 else loss).backward()
-            total = loss.detach() * weight + (0.0 if total is None else total)
-            for name, value in values.items():
-                metrics[name] = value.detach() * weight + metrics.get(name, 0.0)
-        assert total is not None
-        return Loss(total, metrics)
+    def _gradient(self, batch: Any, step: int) -> Loss:
+        """Of the rank's part of the batch. With SAM it is that uphill; what is told is of the weights as they are."""
+        config, passes = self.training_config, []
+
+        def backward() -> Tensor:
+            seeding.reseed_dropout(
+                seeding.key(config.seed, "dropout", step, self.global_rank), self.device.type
+            )
+            passes.append(
+                accumulate_gradient(
+                    self.network, lambda part: self._loss(part, step), batch, config.micro_batch_size
+                )
+            )
+            return passes[-1].loss
+
+        rho = self.optimizer_config.sam_rho
+        if rho == 0:
+            loss = backward()
+        else:
+            loss = sharpness_aware_gradient(self.network, self._trained, self.device_mesh, rho, backward)
+        return passes[0]._replace(loss=loss)
+
+    def _loss(self, batch: Any, step: int) -> Loss:
+        with self.precision_context(), attention_kernel(self.device.type):
+            return self.compute_loss(batch, step)
 
     def _agree(self, loss: Loss, data: DataNews) -> Agreement:
         """One small all-reduce: nothing about the step is decided by a rank alone."""
@@ -194,15 +204,6 @@ class UnclipModule(pl.LightningModule):
 
     def _mesh_device(self) -> torch.device:
         return torch.device(self.trainer.strategy.root_device)
-
-
-def _split(batch: Any, micro_batch_size: int | None) -> list[tuple[Any, float]]:
-    """(part, its share of the samples); a rank's part of the batch need not be a multiple of the micro-batch."""
-    num_samples = len(batch[0])
-    if micro_batch_size is None or micro_batch_size >= num_samples:
-        return [(batch, 1.0)]
-    parts = zip(*(value.split(micro_batch_size) for value in batch), strict=True)
-    return [(type(batch)(*part), len(part[0]) / num_samples) for part in parts]
 
 
 def _outermost_list_items(module: nn.Module) -> list[nn.Module]:

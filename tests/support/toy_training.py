@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,8 @@ from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.fit import FitResult, fit
 from dalle2_train.training.protocols import Loss
 from dalle2_train.training.strategy import MeshStrategy
+
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=3, schedule="cosine", weight_decay=0.1)
 
 
 class ToyBatch(NamedTuple):
@@ -142,6 +144,7 @@ def train_toy(
     dropout: float = 0.0,
     nan_steps: tuple[int, ...] = (),
     seconds: float = 0.0,
+    sam_rho: float = 0.0,
     recorder: Any = None,
     sampler: Any = None,
     config: dict[str, Any] | None = None,
@@ -157,7 +160,7 @@ def train_toy(
         "precision": "fp32",  # the weights' own format, on machines that are fast at bf16 too
     } | training
     training_config = TrainingConfig(**settings)
-    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=3, schedule="cosine", weight_decay=0.1)
+    optimizer = replace(OPTIMIZER, sam_rho=sam_rho)
     module = ToyModule(
         ToyNetwork(dropout).to(dtype), training_config, optimizer, strategy._config, nan_steps=nan_steps
     )
