@@ -1,43 +1,52 @@
-"""One rank of a contrastive loss over two linear towers, in a process of its own: RANK WORLD_SIZE FOLDER."""
+"""One rank's share of CLIP's contrastive loss, its towers sharded over all ranks, weights in float64."""
 
-import sys
 from pathlib import Path
 
+import tiny_clip
 import torch
 import torch.distributed as dist
-from torch import nn
+from families import random_pictures, rows
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from toy_training import process_group
 
-from dalle2_train.training.contrastive import contrastive_loss
+from dalle2_train.data.stream.batches import ClipBatch
+from dalle2_train.encoders import build_clip, tokenize, train_tokenizer
+from dalle2_train.parallel.shard import ParallelConfig, build_mesh, shard_model
+from dalle2_train.training.clip import ClipModelConfig, ClipModule
+from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 
-NUM_SAMPLES = 6
+CAPTIONS = ["red heart", "apple", "a waving hand", "face", "blue car", "snow", "pig nose", "the moon"]
 
 
-def gradients(rank: int, world_size: int) -> dict[str, torch.Tensor]:
-    """The loss and the gradients of one process's share of the batch, float64."""
+def gradients(rank: int, world_size: int, shard: int) -> dict[str, Tensor]:
+    """The mean loss over ranks and its whole gradient, when each rank has its part of the batch and of the weights."""
     torch.manual_seed(0)
-    image_tower, text_tower = (nn.Linear(5, 4, dtype=torch.float64) for _ in range(2))
-    logit_scale = nn.Parameter(torch.tensor([1.3], dtype=torch.float64))
-    inputs = torch.randn(2, NUM_SAMPLES, 5, dtype=torch.float64)[:, rank::world_size]
-    image = nn.functional.normalize(image_tower(inputs[0]), dim=-1)
-    text = nn.functional.normalize(text_tower(inputs[1]), dim=-1)
-    found = contrastive_loss(image, text, logit_scale.exp())
-    found.loss.backward()
-    return {
-        "loss": found.loss.detach(),
-        "accuracy": found.accuracy,
-        "image": image_tower.weight.grad,
-        "text": text_tower.weight.grad,
-        "scale": logit_scale.grad,
-    }
+    config = tiny_clip.CONFIG
+    tokenizer = train_tokenizer(CAPTIONS, config.vocab_size, config.context_length)
+    settings = TrainingConfig(num_steps=1, global_batch_size=len(CAPTIONS)), OptimizerConfig()
+    module = ClipModule(build_clip(config, tokenizer).double(), tokenizer, ClipModelConfig(config), *settings)
+    pictures = random_pictures(len(CAPTIONS), config.image_size)
+    batch = ClipBatch(torch.arange(len(CAPTIONS)), pictures, *tokenize(tokenizer, CAPTIONS))
+    if world_size > 1:
+        mesh = build_mesh(ParallelConfig(shard), "cpu", world_size, world_size)
+        shard_model(module.network, mesh, module.blocks(), ParallelConfig(shard), None)
+    loss = module.compute_loss(rows(batch, torch.arange(rank, len(CAPTIONS), world_size)), 0).loss
+    loss.backward()
+    found = {"loss": loss.detach() / world_size}
+    if world_size > 1:
+        dist.all_reduce(found["loss"])
+    for name, parameter in module.network.named_parameters():
+        gradient = parameter.grad
+        assert gradient is not None and isinstance(gradient, DTensor) == (world_size > 1), name
+        found[name] = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+    return found
 
 
-def main() -> None:
-    rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    store = dist.FileStore(str(folder / "store"), world_size)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
-    torch.save(gradients(rank, world_size), folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
+def save_gradients(rank: int, world_size: int, store: str, shard: int, folder: Path) -> None:
+    """In a process of its own; the first rank writes."""
+    torch.set_num_threads(1)
+    with process_group(rank, world_size, store):
+        found = gradients(rank, world_size, shard)
+        if rank == 0:
+            torch.save(found, folder / "gradients.pt")

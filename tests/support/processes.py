@@ -4,6 +4,7 @@ import multiprocessing as mp
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,27 @@ def finish_ranks(run_uri: Path, ranks: list[Any], timeout: float = 120) -> list[
 
 def run_ranks(run_uri: Path, world_size: int, **options: Any) -> list[tuple[int | None, str]]:
     return finish_ranks(run_uri, start_ranks(run_uri, world_size, **options))
+
+
+def call_in_ranks(
+    work: Callable[..., None], world_size: int, folder: Path, *arguments: Any
+) -> list[int | None]:
+    """work(rank, world_size, store, *arguments, folder) in processes of their own; their exit codes."""
+    store = tempfile.mktemp(prefix="store-", dir=folder)
+    ranks = [
+        _CONTEXT.Process(target=_call, args=(work, rank, world_size, store, *arguments, folder))
+        for rank in range(world_size)
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(120)
+    return [rank.exitcode for rank in ranks]
+
+
+def _call(work: Callable[..., None], *arguments: Any) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    work(*arguments)
 
 
 def run_ranks_with(job: TrainJob, world_size: int, timeout: float = 300) -> list[tuple[int | None, str]]:

@@ -1,17 +1,14 @@
-"""CLIP's update: the loss against transformers' and over two processes, decay, clamp, saving, and that it learns."""
+"""CLIP's update: the loss against transformers' and over ranks, decay, clamp, saving, and that it learns."""
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import contrastive_rank
 import pytest
 import tiny_clip
 import torch
 from families import random, random_pictures, train
+from processes import call_in_ranks
 
 from dalle2_train.data.stream.batches import ClipBatch
 from dalle2_train.encoders import build_clip, load_clip, tokenize, train_tokenizer
@@ -68,18 +65,24 @@ def test_embeddings_that_know_nothing_lose_ln_n():
     )
 
 
-def test_two_processes_have_one_process_gradients(tmp_path):
-    script = Path(contrastive_rank.__file__)
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen([sys.executable, str(script), str(rank), "2", str(tmp_path)], env=environment)
-        for rank in range(2)
-    ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
-    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    for name, expected in contrastive_rank.gradients(0, 1).items():
-        torch.testing.assert_close((one[name] + two[name]) / 2, expected, atol=1e-12, rtol=1e-12)
-    assert not torch.equal(one["image"], two["image"])
+@pytest.mark.parametrize(
+    ("world_size", "shard"),
+    [
+        (2, 2),
+        pytest.param(2, 1, marks=pytest.mark.system),
+        pytest.param(4, 4, marks=pytest.mark.system),
+        pytest.param(4, 2, marks=pytest.mark.system),
+    ],
+)
+def test_sharded_ranks_have_one_process_gradients(tmp_path, world_size, shard):
+    codes = call_in_ranks(contrastive_rank.save_gradients, world_size, tmp_path, shard)
+    assert codes == [0] * world_size
+    found = torch.load(tmp_path / "gradients.pt")
+    expected = contrastive_rank.gradients(0, 1, 1)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-9, rtol=1e-9, msg=name)
+    assert expected["logit_scale"].abs() > 1e-3
 
 
 def test_vectors_and_the_temperature_do_not_decay(module):
