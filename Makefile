@@ -12,7 +12,7 @@ CODE := dalle2_train tests $(wildcard benchmarks pipelines)
 	bench-upsamplers ui clean
 
 help:  ## these lines
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(STAMP)  ## .venv with exact versions; a second call does nothing
 
@@ -62,6 +62,10 @@ bench-samplers: setup  ## KID by the decoder's sampler and steps, of RELEASE on 
 
 bench-upsamplers: setup  ## both upsamplers against bicubic on held-out emoji, trained first: docs/results/upsamplers.json
 	$(BIN)/python -m benchmarks.upsamplers
+
+.PHONY: bench-networks
+bench-networks: setup  ## our networks beside diffusers', on an idle machine: docs/results/networks.json
+	$(BIN)/python -m benchmarks.networks
 
 ui: setup  ## a pipeline's runs in MLflow's UI: the quickstart's, or those of FOLDER=emoji
 	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(FOLDER)/mlflow.db

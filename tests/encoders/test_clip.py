@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from dalle2_train.encoders import ClipForTraining, build_clip, to_clip_state, train_tokenizer
+from dalle2_train.encoders import ClipConfig, ClipForTraining, build_clip, to_clip_state, train_tokenizer
 from dalle2_train.encoders.pixels import to_pixel_values
 from dalle2_train.errors import InputError
 
@@ -62,3 +62,31 @@ def test_trainable_state_goes_there_and_back(clip):
     state["logit_scale"] = state["logit_scale"] + 1
     model.load_state_dict(state, strict=True)
     assert torch.equal(model.logit_scale, clip.logit_scale.reshape(1) + 1)
+
+
+def test_the_papers_clip_can_be_said_and_has_the_parameters_of_its_sizes(captions):
+    """ViT-H/16 at 256 pixels, width 1280, 32 blocks; text width 1024, 24 blocks; 1024 dimensions."""
+    config = ClipConfig(
+        embed_dim=1024,
+        context_length=77,
+        vocab_size=49408,
+        text_depth=24,
+        text_heads=16,
+        image_size=256,
+        patch_size=16,
+        vision_width=1280,
+        vision_depth=32,
+        vision_heads=16,
+    )
+    with torch.device("meta"):
+        clip = build_clip(config, train_tokenizer(captions, 600, 77))
+
+    def blocks(width: int, depth: int) -> int:
+        """Four projections, an MLP of four times the width and two norms, with biases."""
+        return depth * (4 * (width**2 + width) + (8 * width**2 + 5 * width) + 4 * width)
+
+    tokens = (256 // 16) ** 2 + 1
+    vision = 3 * 16**2 * 1280 + 1280 + tokens * 1280 + blocks(1280, 32) + 4 * 1280
+    text = (49408 + 77) * 1024 + blocks(1024, 24) + 2 * 1024
+    expected = vision + text + 1280 * 1024 + 1024 * 1024 + 1
+    assert sum(parameter.numel() for parameter in clip.parameters()) == expected
