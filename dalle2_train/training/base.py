@@ -172,6 +172,7 @@ class UnclipModule(pl.LightningModule):
             return passes[-1].loss
 
         rho = self.optimizer_config.sam_rho
+        assert self.device_mesh is not None
         if rho == 0:
             loss = backward()
         else:
