@@ -85,8 +85,7 @@ def _pictures(folder: Path, eager: bool) -> dict[str, Callable[[], float]]:
     unclip, pipeline = pictures.unclip_and_pipeline(folder / "models")
     draws = {"ours": partial(pictures.ours, unclip), "diffusers": pictures.theirs(pipeline)}
     _check_equal("pictures", *draws.values(), tolerance=PICTURE_TOLERANCE)
-    parts = [unclip.prior, unclip.decoder, unclip.upsampler]
-    _prepare([part.network for part in parts if part is not None], eager)
+    _prepare([part.network for part in unclip.parts.values()], eager)
     _prepare([pipeline.prior, pipeline.decoder, pipeline.text_proj], eager)
     _prepare([pipeline.super_res_first, pipeline.super_res_last], eager)
     return {f"pictures, {side}": partial(pictures.seconds, draw) for side, draw in draws.items()}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def unclip_and_pipeline(folder: Path) -> tuple[Unclip, Any]:
     save_clip(build_clip(clip, tokenizer), tokenizer, folder / "clip")
     models = [_write_part(folder, kind) for kind in _PARTS]
     unclip = load_unclip(models, clip=str(folder / "clip"))
-    write_folder(unclip, folder / "diffusers", "0.42.1")
+    write_folder(unclip, folder / "diffusers", version("diffusers"))
     pipeline = UnCLIPPipeline.from_pretrained(str(folder / "diffusers"))
     pipeline.set_progress_bar_config(disable=True)
     return unclip, pipeline
