@@ -108,7 +108,8 @@ class ArPrior(nn.Module):
             TransformerBlock(width, config.num_heads, config.dropout) for _ in range(config.depth)
         )
         self.norm_out = nn.LayerNorm(width)
-        self.proj_to_buckets = nn.Linear(width, config.num_buckets)
+        # Without a bias, whose addition would return a view: FSDP2 warns of views that leave a network.
+        self.proj_to_buckets = nn.Linear(width, config.num_buckets, bias=False)
         self.register_buffer("causal_bias", torch.full((length, length), HIDDEN).triu(1), persistent=False)
         self.reset_parameters()
         self.text_encoder = None if config.text_encoder is None else TextEncoder(config.text_encoder)

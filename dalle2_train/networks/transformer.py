@@ -55,7 +55,8 @@ def init_transformer(network: nn.Module, depth: int) -> None:
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     for name, weight in network.named_parameters():
         if name.endswith(_LAST_OF_BRANCHES):
             nn.init.normal_(weight, std=(2 * depth * weight.shape[1]) ** -0.5)
