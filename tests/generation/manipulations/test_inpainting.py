@@ -1,7 +1,9 @@
 """In-painting keeps what is kept to the level, at every stage, and draws the rest for the caption."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor
 from dalle2_train.diffusion.samplers import Resampling
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
-from dalle2_train.generation.load import Unclip
+from dalle2_train.generation.load import Unclip, load_unclip
 from dalle2_train.generation.manipulations.inpainting import paint
 from dalle2_train.generation.manipulations.masks import Canvas, kept_at, open_masks
 from dalle2_train.generation.manipulations.pictures import Picture
@@ -74,6 +76,22 @@ def test_without_the_paste_it_is_as_exact_at_the_decoders_size(
     mask = masks[0].expand(2, 3, -1, -1)
     expected = (pictures[0].small.float() / 127.5 - 1).expand(2, -1, -1, -1)
     assert torch.equal(seen[0][mask], expected[mask])
+
+
+def test_a_cascade_keeps_it_at_the_largest_size(
+    models: Mapping[str, str], tiny: SimpleNamespace, config: GenerationConfig, tmp_path: Path
+) -> None:
+    sizes = replace(tiny.NETWORKS["upsampler"][1], low_size=32, high_size=64)
+    second = tiny.write_part(tmp_path / "second", "upsampler", None, network_config=sizes)
+    unclip = load_unclip([*models.values(), str(second)])
+    images = tuple(torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for size in (16, 32, 64))
+    painted = torch.zeros(1, 64, 64)
+    painted[:, :, 37:] = 1
+    canvas = Canvas(images, tuple(kept_at(painted, size) for size in (16, 32, 64)))
+    config = replace(config, second_upsampler=replace(config.second_upsampler, num_steps=2))
+    made = paint(unclip, canvas, "a red heart", 1, config, ONCE).rows[""][-1]
+    assert torch.equal(made[:, :, :37], images[-1][:, :, :37])
+    assert (made[:, :, 37:].int() - images[-1][:, :, 37:].int()).abs().max() > 20
 
 
 def test_batches_change_nothing_and_captions_do(
