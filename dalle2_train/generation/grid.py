@@ -63,6 +63,17 @@ def compare(
     return _stack([_band(band, list(rows), height, font) for band in bands])
 
 
+def sections(sheets: Mapping[str, Image.Image]) -> Image.Image:
+    """Sheets below one another, each under its heading."""
+    bands: list[Image.Image] = []
+    for heading, sheet in sheets.items():
+        font = _font(_drawable(heading), size=22)
+        line = Image.new("RGB", (sheet.width - 2 * _MARGIN, _line_height(font)), _PAPER)
+        ImageDraw.Draw(line).text((0, 0), _drawable(heading), fill=_INK, font=font)
+        bands += [line, sheet.crop((_MARGIN, _MARGIN, sheet.width - _MARGIN, sheet.height))]
+    return _stack(bands)
+
+
 def _check(rows: Mapping[str, Tensor], captions: Sequence[str]) -> None:
     if not rows or not captions:
         raise InputError("a grid needs at least one picture and its caption")

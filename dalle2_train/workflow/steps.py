@@ -19,11 +19,17 @@ from dalle2_train.evaluation import (
 from dalle2_train.evaluation.report import SPLITS
 from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.drawing import open_text_to_image
-from dalle2_train.generation.grid import compare, grid
+from dalle2_train.generation.grid import compare, grid, sections
 from dalle2_train.generation.text_to_image import TextToImage
 
 Progress = Callable[[str, int, int], None]
 """(what, done, total)."""
+
+_HEADINGS = {
+    "train": "captions it was trained on",
+    "validation": "things it has never seen",
+    "compositional": "things it has seen in another style only",
+}
 
 
 def evaluate_model(
@@ -65,9 +71,15 @@ def sample_grid(
 def sample_captions(
     model: str, data: str, to: str, sampler: GenerationConfig, num_per_split: int = 12
 ) -> str:
-    """Draw captions of every split of `data` that it has, into the labelled grid `to`; returns `to`."""
-    samples = _of_every_split(data, num_per_split, image_size=8)
-    sample_grid(open_text_to_image([model], sampler), [s.caption for s in samples], to)
+    """Draw captions of every split of `data` into the labelled grid `to`, a section a split; returns `to`."""
+    captions = {
+        split: [sample.caption for sample in collect(data, split, limit=num_per_split, image_size=8)]
+        for split in _splits(data)
+    }
+    images = open_text_to_image([model], sampler).draw([c for some in captions.values() for c in some]).image
+    parts = images.split([len(some) for some in captions.values()])
+    sheets = zip(captions.items(), parts, strict=True)
+    _publish(sections({_HEADINGS[split]: grid(drawn, some) for (split, some), drawn in sheets}), to)
     return to
 
 
@@ -84,8 +96,11 @@ def draw_side_by_side(models: Mapping[str, TextToImage], data: str, to: str, num
 
 
 def _of_every_split(data: str, num_per_split: int, image_size: int) -> list[Sample]:
-    there = [split for split in SPLITS if split in splits_of(data)]
-    return [s for split in there for s in collect(data, split, limit=num_per_split, image_size=image_size)]
+    return [s for split in _splits(data) for s in collect(data, split, image_size, num_per_split)]
+
+
+def _splits(data: str) -> list[str]:
+    return [split for split in SPLITS if split in splits_of(data)]
 
 
 def _publish(picture: Image.Image, to: str) -> None:

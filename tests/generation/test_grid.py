@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from dalle2_train.errors import InputError
-from dalle2_train.generation.grid import compare, grid
+from dalle2_train.generation.grid import compare, grid, sections
 
 
 def noise(count: int, size: int = 16, seed: int = 0) -> Tensor:
@@ -87,3 +87,17 @@ def test_compare_puts_real_below_generated():
 def test_what_does_not_fit_is_told(images: Tensor, captions: list[str]):
     with pytest.raises(InputError):
         grid(images, captions)
+
+
+def test_sections_keep_their_sheets_and_have_a_heading_above_each():
+    first, second = noise(2), noise(3, seed=1)
+    sheets = {"seen": grid(first, ["a", "b"], scale=2), "unseen": grid(second, ["c", "d", "e"], scale=2)}
+    whole = sections(sheets)
+    above, below = find(whole, first[0], 2)[0], find(whole, second[0], 2)[0]
+    assert above < below and whole.width == max(sheet.width for sheet in sheets.values())
+    pixels = np.asarray(whole)
+    plain = np.asarray(sections({"": sheets["seen"], " ": sheets["unseen"]}))
+    assert plain.shape == pixels.shape
+    headings = np.flatnonzero((pixels != plain).any(axis=(1, 2)))  # rows of pixels that headings alone ink
+    assert headings.min() < above and above + 32 < headings.max() < below
+    assert not ((headings >= above) & (headings < above + 32)).any()
