@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import karlo_folders
@@ -16,11 +17,14 @@ from dalle2_train.checkpoints import model_digest, open_model
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.export import export_release
+from dalle2_train.export.diffusers_configs import decoder_config, prior_config, upsampler_config
+from dalle2_train.export.diffusers_names import default_config
 from dalle2_train.export.import_folder import check_import, import_diffusers
 from dalle2_train.networks import decoder, prior, upsampler
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
 from dalle2_train.networks.prior import Prior, PriorConfig
 from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig
+from dalle2_train.recipe import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 
@@ -195,6 +199,26 @@ def test_a_damaged_import_is_not_said_to_be_done(text_to_image: Path, tmp_path: 
     (ours / "upsampler" / "last" / "model.safetensors").unlink()
     with pytest.raises(RefusedError, match=r"last/model\.safetensors"):
         import_diffusers(str(text_to_image), str(ours))
+
+
+def test_karlos_configs_are_the_karlo_recipes():
+    """So `train prior/karlo --init-from` needs no --set; dropout is a training's own."""
+
+    def of(part: str, config: dict) -> dict:
+        return {key: list(value) if isinstance(value, tuple) else value
+                for key, value in (default_config(part) | config).items()}  # fmt: skip
+
+    text_proj = of("text_proj", karlo_folders.KARLO_TEXT_PROJ)
+    found = {
+        "prior": prior_config(of("prior", {})),
+        "decoder": decoder_config(of("decoder", karlo_folders.KARLO_DECODER), text_proj),
+        "upsampler": upsampler_config(
+            "super_res_last", of("super_res_last", karlo_folders.KARLO_SUPER_RES), 64
+        ),
+    }
+    for family, config in found.items():
+        recipe = load_recipe(f"{family}/karlo").model
+        assert replace(config, dropout=recipe.network.dropout) == recipe.network
 
 
 def test_karlos_full_width_has_our_names_and_shapes():
