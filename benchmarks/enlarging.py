@@ -6,7 +6,6 @@ Legend: B pictures, h H sides of the small and the large ones.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +41,6 @@ class Score:
     """Standard error of it."""
     share_better: float
     """Of the pictures."""
-    seconds_a_picture: float
 
 
 def degraded(images: Tensor, config: UpsamplerModelConfig) -> Tensor:
@@ -80,10 +78,8 @@ def compare(
     theirs = psnr(bicubic(small, images.shape[-1]), images)
     found = {}
     for name, sampler in samplers.items():
-        started = time.perf_counter()
         mine = psnr(ours(part, small, sampler), images)
-        seconds = (time.perf_counter() - started) / len(images)
-        found[name] = {key: round(value, 3) for key, value in vars(_score(mine, theirs, seconds)).items()}
+        found[name] = {key: round(value, 3) for key, value in vars(_score(mine, theirs)).items()}
     return found
 
 
@@ -93,10 +89,8 @@ def psnr(images: Tensor, true: Tensor) -> list[float]:
     return (10 * torch.log10(255**2 / errors.clamp(min=1e-2))).tolist()
 
 
-def _score(mine: list[float], theirs: list[float], seconds: float) -> Score:
+def _score(mine: list[float], theirs: list[float]) -> Score:
     gains = [a - b for a, b in zip(mine, theirs, strict=True)]
     error = statistics.stdev(gains) / len(gains) ** 0.5
     better = sum(gain > 0 for gain in gains) / len(gains)
-    return Score(
-        statistics.mean(mine), statistics.mean(theirs), statistics.mean(gains), error, better, seconds
-    )
+    return Score(statistics.mean(mine), statistics.mean(theirs), statistics.mean(gains), error, better)
