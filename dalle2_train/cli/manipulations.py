@@ -12,7 +12,6 @@ from dalle2_train.cli.manners import (
     add_models,
     add_settings,
     number_from,
-    positive,
     several,
     share,
 )
@@ -29,7 +28,7 @@ def add_commands(commands: Any) -> None:
         "a picture's variations: noise around what it is drawn from",
         "picture",
     )
-    vary.add_argument("--eta", type=several(positive), default=[0.25, 0.5, 0.75, 1.0], metavar="N,N,…",
+    vary.add_argument("--eta", type=several(share), default=[0.25, 0.5, 0.75, 1.0], metavar="N,N,…",
                       help="how much noise, a column each (default: 0.25,0.5,0.75,1)")  # fmt: skip
     _add_samples(vary, 3)
     _add_refinements(vary)

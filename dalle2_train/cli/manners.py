@@ -81,14 +81,6 @@ def share(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a share; give a number from 0 to 1")
 
 
-def positive(text: str) -> float:
-    """The type of an argument above 0."""
-    with contextlib.suppress(ValueError):
-        if 0 < (value := float(text)) < float("inf"):
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
-
-
 def several(of_one: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     """The type of an argument that is one or more, with commas between."""
     return lambda text: [of_one(part) for part in text.split(",")]

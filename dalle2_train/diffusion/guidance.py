@@ -28,5 +28,7 @@ def rescaled(guided: Tensor, cond: Tensor, share: float) -> Tensor:
     Eq. 15 and 16 of Lin et al. 2023: large scales overexpose, most where the last x_t is noise alone.
     """
     # A network that has learned nothing yet predicts the same everywhere.
-    factor = cond.flatten(1).std(dim=1) / guided.flatten(1).std(dim=1).clamp(min=MIN_STD)  # (B,)
-    return guided * (share * factor + 1 - share).reshape(-1, *(1,) * (guided.ndim - 1))
+    dtype = torch.promote_types(guided.dtype, torch.float32)  # MIN_STD is no number of float16's
+    wanted, found = (x.flatten(1).to(dtype).std(dim=1) for x in (cond, guided))  # (B,)
+    factor = share * wanted / found.clamp(min=MIN_STD) + 1 - share  # (B,)
+    return (guided * factor.reshape(-1, *(1,) * (guided.ndim - 1))).to(guided.dtype)

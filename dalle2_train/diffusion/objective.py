@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dalle2_train.diffusion.prediction import PredictionType, target, to_x_0
+from dalle2_train.diffusion.prediction import PredictionType, check_predictable, target, to_x_0
 from dalle2_train.diffusion.schedule import NoiseSchedule
 from dalle2_train.diffusion.variance import vlb_term
 from dalle2_train.errors import InputError
@@ -45,6 +45,16 @@ class ObjectiveConfig:
         for name in ("vlb_weight", "variance_range_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"objective.{name} {getattr(self, name)} must not be negative")
+
+
+def check_objective(config: ObjectiveConfig, zero_terminal_snr: bool) -> None:
+    """Raises InputError for what noise alone, the last x_t, would not teach: eps, and whatever min_snr weighs."""
+    check_predictable(config.prediction_type, zero_terminal_snr)
+    if zero_terminal_snr and config.weighting == "min_snr":
+        raise InputError(
+            "objective.weighting is min_snr, but schedule.zero_terminal_snr is true: the last timestep has no signal "
+            "and would weigh nothing; set weighting to simple or v, or zero_terminal_snr to false"
+        )
 
 
 def denoising_loss(

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from dalle2_train.data.stream.batches import DecoderBatch, DecoderTokenBatch
-from dalle2_train.diffusion.objective import ObjectiveConfig
-from dalle2_train.diffusion.prediction import check_predictable
+from dalle2_train.diffusion.objective import ObjectiveConfig, check_objective
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.encoders.captions import Text
@@ -50,7 +49,7 @@ class DecoderModelConfig:
 
     def __post_init__(self) -> None:
         check_probability("text_dropout", self.text_dropout)
-        check_predictable(self.objective.prediction_type, self.schedule.zero_terminal_snr)
+        check_objective(self.objective, self.schedule.zero_terminal_snr)
         check_probability("image_embed_dropout", self.image_embed_dropout)
         if self.image_embed_gain <= 0:
             raise InputError(f"image_embed_gain is {self.image_embed_gain}; it must be positive, 1 for none")

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from dalle2_train.data.stream.batches import PriorBatch, PriorTokenBatch
-from dalle2_train.diffusion.objective import ObjectiveConfig
-from dalle2_train.diffusion.prediction import check_predictable
+from dalle2_train.diffusion.objective import ObjectiveConfig, check_objective
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.encoders.captions import Text
@@ -49,7 +48,7 @@ class PriorModelConfig:
 
     def __post_init__(self) -> None:
         check_probability("condition_dropout", self.condition_dropout)
-        check_predictable(self.objective.prediction_type, self.schedule.zero_terminal_snr)
+        check_objective(self.objective, self.schedule.zero_terminal_snr)
         if self.embedding_scale is not None and self.embedding_scale <= 0:
             raise InputError(f"embedding_scale is {self.embedding_scale}; it must be positive, or null")
         if self.whiten_error and self.objective.prediction_type != "sample":

@@ -12,8 +12,7 @@ from torch import Tensor
 from dalle2_train.data.pictures.bsr import BsrConfig
 from dalle2_train.data.samples.degradation import Degradation
 from dalle2_train.data.stream.batches import DegradedBatch, UpsamplerBatch
-from dalle2_train.diffusion.objective import ObjectiveConfig
-from dalle2_train.diffusion.prediction import check_predictable
+from dalle2_train.diffusion.objective import ObjectiveConfig, check_objective
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.errors import InputError
@@ -39,7 +38,7 @@ class UpsamplerModelConfig:
     """How the small picture is made worse than the decoder's will be: `gaussian_blur`, or `bsr`."""
 
     def __post_init__(self) -> None:
-        check_predictable(self.objective.prediction_type, self.schedule.zero_terminal_snr)
+        check_objective(self.objective, self.schedule.zero_terminal_snr)
         if self.objective.learned_variance:
             raise InputError(
                 "objective.learned_variance is true; an upsampler predicts no variance, set it to false"

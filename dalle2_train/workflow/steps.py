@@ -45,12 +45,14 @@ def evaluate_model(
 
     The report goes to the folder `to`, by default MODEL/evaluation. Returns its URI and what it says.
     """
+    # Of a text half alone there are no eyes: the judge's reading stands alone.
+    eyes = model.clip if model.clip.sees_pictures else None
     done = evaluate(
         model.draw,
         data,
         config,
         ModelIdentity(models[0], verified_digest(models), model.settings),
-        clip=model.clip,
+        clip=eyes,
         progress=progress,
     )
     return write_evaluation(done, to or storage.join(models[0], "evaluation")), done.report

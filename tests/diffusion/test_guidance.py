@@ -37,3 +37,9 @@ def test_rescaling_is_lins_and_leaves_a_learned_variance(generator: torch.Genera
 def test_rescaling_of_a_network_that_has_learned_nothing() -> None:
     nothing = torch.zeros(2, 3, 4, 4)
     assert torch.equal(guide(nothing, nothing, 4.0, rescale=1.0), nothing)
+
+
+def test_rescaling_what_is_the_same_everywhere_is_finite_in_half_precision():
+    same = torch.ones(1, 3, 2, 2, dtype=torch.float16)
+    rescaled_ = guide(same, same, 2.0, rescale=0.7)
+    assert rescaled_.dtype == torch.float16 and rescaled_.isfinite().all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dalle2_train.diffusion.objective import ObjectiveConfig, denoising_loss
+from dalle2_train.diffusion.objective import ObjectiveConfig, check_objective, denoising_loss, weights
 from dalle2_train.diffusion.prediction import target, to_eps, to_x_0
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.schedule import NoiseSchedule, ScheduleConfig, noise_schedule
@@ -219,3 +219,17 @@ def test_never_nan_where_nothing_varies_and_no_signal_is_left(dtype: torch.dtype
             loss.sum().backward()
             assert loss.dtype == torch.float32 and loss.isfinite().all()
             assert prediction.grad is not None and prediction.grad.isfinite().all()
+
+
+def test_a_weighting_that_leaves_noise_alone_out_is_refused() -> None:
+    """Every sampler begins at the last timestep, which min_snr would weigh by its SNR of 0."""
+    schedule = noise_schedule(ScheduleConfig("cosine", zero_terminal_snr=True))
+    for weighting in ("simple", "v", "min_snr"):
+        config = ObjectiveConfig("v_prediction", weighting)
+        if weights(schedule, config)[-1] == 0:
+            with pytest.raises(InputError, match=r"objective\.weighting is min_snr"):
+                check_objective(config, zero_terminal_snr=True)
+            check_objective(config, zero_terminal_snr=False)
+        else:
+            assert weighting != "min_snr"
+            check_objective(config, zero_terminal_snr=True)

@@ -260,3 +260,9 @@ def test_a_setting_without_effect_is_refused(arguments: dict, message: str) -> N
 def test_more_steps_than_trained_is_refused() -> None:
     with pytest.raises(InputError, match="1001"):
         timesteps(1000, 1001)
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.5])
+def test_an_eta_that_no_noise_fits_is_told(eta: float) -> None:
+    with pytest.raises(InputError, match=f"eta {eta}"):
+        SamplerConfig("ddim", eta=eta)

@@ -36,8 +36,10 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise InputError(f"sampler num_steps {self.num_steps} must be at least 1")
-        if self.eta < 0:
-            raise InputError(f"sampler eta {self.eta} must not be negative")
+        if not 0 <= self.eta <= 1:
+            raise InputError(
+                f"sampler eta {self.eta} must be 0 to 1: more noise than the posterior's is too much"
+            )
         if self.name != "ddpm" and self.variance != "fixed_small":
             raise InputError(f"sampler {self.name} has no use for variance {self.variance}: use ddpm")
         if self.name != "ddim" and self.eta != 0:
