@@ -4,6 +4,7 @@ Legend: B prompts, K draws for each, E embedding.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dalle2_train.encoders.captions import Text
@@ -37,6 +38,9 @@ def run_prior(
 
 
 def nearest_to_text(drawn: Tensor, text_embed: Tensor) -> Tensor:
-    """Of K image embeddings a prompt, (K, B, E), those with the highest dot product with the text's (B, E): (B, E)."""
-    best = (drawn * text_embed.to(drawn)).sum(dim=-1).argmax(dim=0)  # (B,)
+    """Of K image embeddings a prompt, (K, B, E), those with the highest cosine with the text's (B, E): (B, E).
+
+    The paper's embeddings have length 1, so its dot product is the cosine; ours have any, and a long one is no better.
+    """
+    best = F.cosine_similarity(drawn, text_embed.to(drawn), dim=-1).argmax(dim=0)  # (B,)
     return drawn[best, torch.arange(drawn.shape[1], device=drawn.device)]

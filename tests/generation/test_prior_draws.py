@@ -18,7 +18,7 @@ from dalle2_train.generation.calibrate import CalibrationConfig, calibrate, know
 from dalle2_train.generation.config import PriorStageConfig
 from dalle2_train.generation.load import Part, Unclip, load_prior
 from dalle2_train.generation.noise import Draws
-from dalle2_train.generation.prior import run_prior
+from dalle2_train.generation.prior import nearest_to_text, run_prior
 
 PROMPTS = ["a red heart", "a small cat", "the moon", "", "an old dog"]
 CONFIG = PriorStageConfig(num_steps=4, guidance_scale=2.0)
@@ -50,13 +50,21 @@ def test_of_many_draws_the_one_nearest_to_the_text_is_kept(unclip: Unclip, draws
     text_embed = unclip.clip.encode_captions(PROMPTS).text_embed.numpy()
     first, third = draw(unclip, draws), draw(unclip, Draw(*draws))
     two, three = draw(unclip, draws, 2), draw(unclip, draws, 3)
-    scores = [(found.numpy() * text_embed).sum(axis=1) for found in (first, third, two, three)]
+    text = text_embed / np.linalg.norm(text_embed, axis=1, keepdims=True)
+    scores = [(found.numpy() / np.linalg.norm(found, axis=1, keepdims=True) * text).sum(axis=1)
+              for found in (first, third, two, three)]  # fmt: skip
     np.testing.assert_array_less(scores[0], scores[2] + 1e-4)
     np.testing.assert_allclose(np.maximum(scores[2], scores[1]), scores[3], rtol=1e-4, atol=1e-4)
     for kept, others in ((two, (first,)), (three, (two, third))):
         same = torch.stack([(kept - other).abs().amax(dim=1) < 1e-4 for other in others])
         assert same.any(dim=1).all() if len(others) > 1 else 0 < same.sum() < len(PROMPTS)
     assert (torch.stack([(three - one).abs().amax(dim=1) for one in (two, third)]).amin(dim=0) < 1e-4).all()
+
+
+def test_a_long_embedding_is_no_nearer_for_its_length() -> None:
+    text = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    short, long = text.clone(), torch.tensor([[50.0, 50.0], [50.0, 50.0]])
+    assert torch.equal(nearest_to_text(torch.stack([long, short]), text), short)
 
 
 class GaussianPrior(nn.Module):

@@ -1,6 +1,7 @@
 """Blind super-resolution's degradation: a picture made small as the world does it, in an order that is drawn.
 
-After BSRGAN (Zhang et al. 2021), in the mild form with which Rombach et al. 2022 train their super-resolution.
+After BSRGAN (Zhang et al. 2021), mildly, as Rombach et al. 2022 degrade for their super-resolution. The strengths and
+where a step may stand are ours: no JPEG that always comes last, no turned kernels, white noise alone.
 H the picture's side, S that of the small one. Loader workers run it: nothing here may import torch.
 """
 
@@ -25,8 +26,8 @@ FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BIC
 
 @dataclass(frozen=True)
 class BsrConfig:
-    """Between what each step draws, uniformly, ends included. The defaults are Rombach et al.'s light form; BSRGAN's
-    own is noise_std [2, 25] and jpeg_quality [30, 95]."""
+    """Between what each step draws, uniformly, ends included. The defaults are mild; BSRGAN's own are noise_std
+    [2, 25] and jpeg_quality [30, 95]."""
 
     kind: Literal["bsr"] = "bsr"
     blur_sigma: tuple[float, float] = (0.1, 1.5)
