@@ -100,7 +100,9 @@ def _check_pictures(source: SourceConfig, shards: ShardSet, batch_type: BatchTyp
 def _degraded(shards: ShardSet, config: DataConfig, degradation: Degradation) -> Loader:
     """Pictures alone, each with what `degradation` leaves of it."""
     cache = open_cache(config.cache_folder, config.cache_gigabytes)
-    decode = DecodeSample(config.image_size, False, config.transforms, degradation=degradation)
+    decode = DecodeSample(
+        config.image_size, False, config.transforms, degradation=degradation, captions=False
+    )
     return Loader(decode, Reader(shards, cache))
 
 
@@ -112,9 +114,11 @@ def _loader(
     cache = open_cache(config.cache_folder, config.cache_gigabytes)
     pictures = Reader(shards, cache) if "image" in fields else None
     image_size = config.image_size if pictures is not None else None
-    if "image_embed" not in fields:
-        return selection, Loader(DecodeSample(image_size, False, config.transforms), pictures)
     captions = "token_ids" in fields
+    if "image_embed" not in fields:
+        return selection, Loader(
+            DecodeSample(image_size, False, config.transforms, captions=captions), pictures
+        )
     if config.captions != "txt" and (pictures is None or not captions):
         raise InputError(f"data.captions is {config.captions!r}, but the embeddings' text is that of txt; set it to "
                          "txt, or give shards, and embeddings without text encodings")  # fmt: skip

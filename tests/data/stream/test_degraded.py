@@ -1,5 +1,8 @@
 """Small pictures that are made with the data: by each sample's place in the order, not by who reads it."""
 
+import tarfile
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -78,3 +81,19 @@ def test_a_batch_with_small_pictures_needs_what_makes_them(uri: str):
     for batch_type, degradation in ((DegradedBatch, None), (UpsamplerBatch, DEGRADATION)):
         with pytest.raises(InputError, match="degradation"):
             Stream(uri, CONFIG, seed=3, global_batch_size=8, batch_type=batch_type, degradation=degradation)
+
+
+@pytest.mark.parametrize("batch_type", [UpsamplerBatch, DegradedBatch])
+def test_pictures_need_no_caption(uri: str, tmp_path: Path, batch_type: type):
+    for shard in Path(uri).glob("*.tar"):
+        with tarfile.open(shard) as whole, tarfile.open(tmp_path / shard.name, "w") as bare:
+            for member in whole:
+                if not member.name.endswith(".txt"):
+                    bare.addfile(member, whole.extractfile(member))
+    faults = []
+    degradation = DEGRADATION if batch_type is DegradedBatch else None
+    stream = Stream(str(tmp_path), CONFIG, seed=3, global_batch_size=8, batch_type=batch_type,
+                    degradation=degradation, on_fault=faults.append)  # fmt: skip
+    batches = [batch for _, (batch, _) in zip(range(3), stream, strict=False)]
+    stream.close()
+    assert len(batches) == 3 and not faults
