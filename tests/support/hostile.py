@@ -23,6 +23,7 @@ SECOND = "00001.tar"
 BAD = "000010003"
 """The key of the sample that is spoilt: three of its shard come before it, two after."""
 BLOCK = 512
+OF_CAPTIONS = ("no_caption", "broken_caption")
 
 Entry = tuple[tarfile.TarInfo, bytes]
 Infos = dict[str, tarfile.TarInfo]
@@ -61,6 +62,11 @@ class Case:
     """(key, kind) in the second shard that `shards check` must find; none: the set only looks odd."""
     delivered: int
     expected: int = 2 * PER_SHARD
+
+    @property
+    def uncaptioned(self) -> int:
+        """Samples that lack a caption and nothing else: whole to a training that reads none."""
+        return sum(key is not None and kind in OF_CAPTIONS for key, kind in self.faults)
 
     def build(self, folder: Path) -> None:
         """Write the set into `folder`."""

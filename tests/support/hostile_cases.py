@@ -162,16 +162,19 @@ def _last(at: Infos) -> int:
     return max(end_of(info) for info in at.values())
 
 
+_BARE = (BAD, "no_caption")
+"""What is found of a sample that lies whole before the damage but for its caption."""
+
 # (name, how the set is spoilt, (key, kind) that `shards check` must find, whole samples)
 _HOSTILE: list[tuple[str, Spoil, set[tuple[str | None, str]], int]] = [
     ("cut in data", cut(lambda at: at[f"{BAD}.jpg"].offset_data + 100), {(None, "truncated")}, 9),
-    ("cut in a header", cut(lambda at: at[f"{BAD}.txt"].offset + 100), {(None, "truncated")}, 9),
-    ("cut at a member's boundary", cut(lambda at: at[f"{BAD}.txt"].offset), {(None, "truncated")}, 9),
+    ("cut in a header", cut(lambda at: at[f"{BAD}.txt"].offset + 100), {(None, "truncated"), _BARE}, 9),
+    ("cut at a member's boundary", cut(lambda at: at[f"{BAD}.txt"].offset), {(None, "truncated"), _BARE}, 9),
     ("cut at a sample's boundary", cut(lambda at: at[f"{BAD}.jpg"].offset), {(None, "truncated")}, 9),
     ("cut in the closing zeros", cut(lambda at: _last(at) + BLOCK), {(None, "truncated")}, 12),
     ("cut before the closing zeros", cut(_last), {(None, "truncated")}, 12),
     ("cut at a member's boundary and closed", cut(lambda at: at[f"{BAD}.txt"].offset, close=True),
-     {(None, "count"), (BAD, "no_caption")}, 9),
+     {(None, "count"), _BARE}, 9),
     ("cut at a sample's boundary and closed", cut(lambda at: at[f"{BAD}.jpg"].offset, close=True),
      {(None, "count"), (BAD, "missing")}, 9),
     ("flipped header byte", overwrite(lambda at: at[f"{BAD}.jpg"].offset + 3, b"\xff"), {(None, "broken_header")}, 9),
@@ -190,9 +193,10 @@ _HOSTILE: list[tuple[str, Spoil, set[tuple[str | None, str]], int]] = [
     ("another tar behind the end", file(lambda data: data + data), {(None, "broken_header")}, 12),
     ("member of an exabyte", insert(pax_header({"size": str(1 << 60)})), {(None, "truncated")}, 9),
     ("member of a yottabyte", insert(pax_header({"size": str(1 << 80)})), {(None, "truncated")}, 9),
-    ("member of less than nothing", insert(pax_header({"size": "-5120"})), {(None, "broken_header")}, 9),
-    ("header of gigabytes", insert(pax_header({"comment": "c"}, claimed=8**11 - 1)), {(None, "broken_header")}, 9),
-    ("headers without end", insert(pax_header({"comment": "c"}) * 3000), {(None, "broken_header")}, 9),
+    ("member of less than nothing", insert(pax_header({"size": "-5120"})), {(None, "broken_header"), _BARE}, 9),
+    ("header of gigabytes", insert(pax_header({"comment": "c"}, claimed=8**11 - 1)),
+     {(None, "broken_header"), _BARE}, 9),
+    ("headers without end", insert(pax_header({"comment": "c"}) * 3000), {(None, "broken_header"), _BARE}, 9),
     ("absolute path", renamed(f"/etc/{BAD}"), {(f"/etc/{BAD}", "bad_name")}, 11),
     ("path that leads upwards", renamed(f"../../{BAD}"), {(f"../../{BAD}", "bad_name")}, 11),
     ("name that is no UTF-8", renamed(f"\udcff{BAD}"), {(f"\\udcff{BAD}", "bad_name")}, 11),
