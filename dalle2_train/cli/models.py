@@ -26,6 +26,11 @@ _PRESET_HELP = "on top of generation.preset=karlo or paper (default: the model's
 
 def add_commands(commands: Any) -> None:
     """Adds `evaluate`, `promote`, `import`, `export` and `sample`."""
+    for add in (_add_evaluate, _add_promote, _add_import, _add_export, _add_sample):
+        add(commands)
+
+
+def _add_evaluate(commands: Any) -> None:
     evaluate = add_command(
         commands, "evaluate", _evaluate, "judge the pictures of a model by split: r1, r10, kid"
     )
@@ -38,6 +43,8 @@ def add_commands(commands: Any) -> None:
         f"{_PRESET_HELP}",
     )
 
+
+def _add_promote(commands: Any) -> None:
     promote = add_command(
         commands, "promote", _promote, "give an evaluated model an alias in the registry, by policy"
     )
@@ -50,6 +57,8 @@ def add_commands(commands: Any) -> None:
     promote.add_argument("--tracking", required=True, metavar="URI", help="the MLflow registry")
     add_settings(promote, "the policy, for instance minimum=0.3")
 
+
+def _add_import(commands: Any) -> None:
     importing = add_command(
         commands,
         "import",
@@ -63,6 +72,8 @@ def add_commands(commands: Any) -> None:
     )
     importing.add_argument("--to", required=True, metavar="URI", help="the new folder, a MODEL")
 
+
+def _add_export(commands: Any) -> None:
     export = add_command(
         commands, "export", _export, "one folder with all parts, which proves itself by loading"
     )
@@ -75,6 +86,8 @@ def add_commands(commands: Any) -> None:
         help="diffusers only: what begins with text (the default) or with a picture, which needs no prior",
     )
 
+
+def _add_sample(commands: Any) -> None:
     sample = add_command(commands, "sample", _sample, "text → picture")
     add_models(sample)
     sample.add_argument(
