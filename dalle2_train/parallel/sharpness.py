@@ -21,15 +21,16 @@ def sharpness_aware_gradient(
     parameters: Sequence[nn.Parameter],
     mesh: DeviceMesh,
     rho: float,
+    loss: Tensor,
     backward: Callable[[], Tensor],
 ) -> Tensor:
-    """Leave the gradient at weights + rho · gradient / its norm in the parameters, whose values stay as they were.
+    """Put the gradient at weights + rho · gradient / its norm in the place of the parameters' gradient, which is that
+    at the weights as they are and stay.
 
-    `backward()` adds the gradient at the present weights to the parameters and returns the loss there; it draws the
-    same every time. Returns the loss () at the weights; where the loss uphill from them is no number, NaN. A gradient
+    loss (): there, where the gradient is from. `backward()` adds the gradient at the present weights to the parameters
+    and returns the loss there, from the same draws. Returns `loss`; where that uphill is no number, NaN. A gradient
     that is zero has no uphill, one that is no number stays for the caller to find. Every rank calls it.
     """
-    loss = backward()
     norm = global_norm(parameters, mesh)
     if norm == 0 or not math.isfinite(norm):
         return loss

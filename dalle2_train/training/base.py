@@ -11,7 +11,7 @@ updates done: the first one is written as step 1.
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -24,31 +24,15 @@ from dalle2_train.parallel.agreement import Agreement, DataNews, agree
 from dalle2_train.parallel.clipping import clip_coefficient, local_squared_norm, scale_gradients
 from dalle2_train.parallel.ema import Ema, warmed_up_decay
 from dalle2_train.parallel.precision import attention_kernel, mixed_precision_dtype
-from dalle2_train.parallel.shard import ParallelConfig, shard_model, trained_parameters
+from dalle2_train.parallel.shard import ParallelConfig, trained_parameters
 from dalle2_train.parallel.sharpness import sharpness_aware_gradient
 from dalle2_train.training.agreed_stream import Delivery, raise_together
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.gradients import accumulate_gradient
 from dalle2_train.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from dalle2_train.training.outcome import StepOutcome
+from dalle2_train.training.placing import place, trained_blocks
 from dalle2_train.training.protocols import Loss
-
-
-class StepOutcome(NamedTuple):
-    """What all ranks agree on after a step."""
-
-    step: int
-    """Updates done, this one included."""
-    loss: float
-    """The mean over the global batch; NaN where any rank's was not finite."""
-    gradient_norm: float
-    learning_rate: float
-    skipped: bool
-    """The loss or the gradient was not finite, so the weights stayed as they were."""
-    stop: bool
-    """Some rank was asked to stop."""
-    data: DataNews
-    """Of all ranks, up to this step."""
-    metrics: dict[str, float]
 
 
 class UnclipModule(pl.LightningModule):
@@ -93,14 +77,18 @@ class UnclipModule(pl.LightningModule):
 
     def blocks(self) -> list[nn.Module]:
         """The parts of the network that are gathered one at a time: `network.blocks`, or what lies in ModuleLists."""
-        found = getattr(self.network, "blocks", None) or _outermost_list_items(self.network)
-        return [block for block in found if any(p.requires_grad for p in block.parameters())]
+        return trained_blocks(self.network)
 
     def write_model(self, weights: dict[str, Tensor], folder: Path) -> None:
         """Write the released form of the (averaged, whole) weights of `network` into a local folder."""
         save_file(
             {name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors"
         )
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """What the weights are kept in, and losses are taken in."""
+        return next(self.network.parameters()).dtype
 
     # What Lightning calls -------------------------------------------------------------------------------------------
 
@@ -112,14 +100,8 @@ class UnclipModule(pl.LightningModule):
         config, mesh = self.training_config, self.device_mesh
         assert mesh is not None
         self.autocast_dtype = mixed_precision_dtype(config.precision, mesh.device_type)
-        if config.channels_last:
-            _use_channels_last(self.network, weights=mesh.size() == 1)
-        self.network.to(self._mesh_device())
-        blocks = self.blocks()
-        if config.compile:
-            for part in blocks if mesh.size() > 1 else [self.network]:
-                part.compile()
-        shard_model(self.network, mesh, blocks, self.parallel_config, self.autocast_dtype)
+        device = torch.device(self.trainer.strategy.root_device)
+        place(self.network, self.blocks(), mesh, device, config, self.parallel_config, self.autocast_dtype)
         self._trained = [parameter for _, parameter in trained_parameters(self.network)]
         self.ema = Ema(self.network)
 
@@ -158,26 +140,23 @@ class UnclipModule(pl.LightningModule):
 
     def _gradient(self, batch: Any, step: int) -> Loss:
         """Of the rank's part of the batch. With SAM it is that uphill; what is told is of the weights as they are."""
-        config, passes = self.training_config, []
-
-        def backward() -> Tensor:
-            seeding.reseed_dropout(
-                seeding.key(config.seed, "dropout", step, self.global_rank), self.device.type
-            )
-            passes.append(
-                accumulate_gradient(
-                    self.network, lambda part: self._loss(part, step), batch, config.micro_batch_size
-                )
-            )
-            return passes[-1].loss
-
+        found = self._backward(batch, step)
         rho = self.optimizer_config.sam_rho
-        assert self.device_mesh is not None
         if rho == 0:
-            loss = backward()
-        else:
-            loss = sharpness_aware_gradient(self.network, self._trained, self.device_mesh, rho, backward)
-        return passes[0]._replace(loss=loss)
+            return found
+        assert self.device_mesh is not None
+        loss = sharpness_aware_gradient(self.network, self._trained, self.device_mesh, rho, found.loss,
+                                        lambda: self._backward(batch, step).loss)  # fmt: skip
+        return found._replace(loss=loss)
+
+    def _backward(self, batch: Any, step: int) -> Loss:
+        """Add the gradient at the present weights; dropout is the same every time."""
+        config = self.training_config
+        dropout = seeding.key(config.seed, "dropout", step, self.global_rank)
+        seeding.reseed_dropout(dropout, self.device.type)
+        return accumulate_gradient(
+            self.network, lambda part: self._loss(part, step), batch, config.micro_batch_size
+        )
 
     def _loss(self, batch: Any, step: int) -> Loss:
         with self.precision_context(), attention_kernel(self.device.type):
@@ -202,33 +181,3 @@ class UnclipModule(pl.LightningModule):
         if self.autocast_dtype is None or self.device_mesh.size() > 1:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)
-
-    def _mesh_device(self) -> torch.device:
-        return torch.device(self.trainer.strategy.root_device)
-
-
-def _outermost_list_items(module: nn.Module) -> list[nn.Module]:
-    found: list[nn.Module] = []
-    for child in module.children():
-        if isinstance(child, nn.ModuleList):
-            found += list(child)
-        else:
-            found += _outermost_list_items(child)
-    return found
-
-
-def _use_channels_last(network: nn.Module, weights: bool) -> None:
-    """Pictures enter the network as (B, H, W, C) in memory; so do kernels, but FSDP2 wants its own contiguous."""
-    if weights:
-        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    network.register_forward_pre_hook(_to_channels_last, with_kwargs=True)
-
-
-def _to_channels_last(
-    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    def convert(value: Any) -> Any:
-        is_picture = isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()
-        return value.contiguous(memory_format=torch.channels_last) if is_picture else value
-
-    return tuple(convert(value) for value in args), {name: convert(value) for name, value in kwargs.items()}

@@ -13,7 +13,8 @@ from dalle2_train import storage
 from dalle2_train.checkpoints.manifest import ModelManifest
 from dalle2_train.checkpoints.save import save
 from dalle2_train.checkpoints.state import state_of
-from dalle2_train.training.base import StepOutcome, UnclipModule
+from dalle2_train.training.base import UnclipModule
+from dalle2_train.training.outcome import StepOutcome
 from dalle2_train.training.protocols import Recorder, Sampler
 from dalle2_train.training.records import LossRecord, Progress, report_once
 

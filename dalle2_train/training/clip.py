@@ -70,11 +70,6 @@ class ClipModule(UnclipModule):
         state = {name: tensor.contiguous() for name, tensor in to_clip_state(weights).items()}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
-    @property
-    def weights_dtype(self) -> torch.dtype:
-        """What the weights are kept in."""
-        return self.network.logit_scale.dtype
-
     @torch.no_grad()
     def _clamp_logit_scale(self) -> None:
         local(self.network.logit_scale).clamp_(max=MAX_LOGIT_SCALE)

@@ -28,11 +28,6 @@ class DenoisingModule(UnclipModule):
         self.schedule = noise_schedule(schedule)
         self.objective = objective
 
-    @property
-    def weights_dtype(self) -> torch.dtype:
-        """What the weights are kept in, and losses are taken in."""
-        return next(self.network.parameters()).dtype
-
     def draw(self, x_0: Tensor, index: Tensor, step: int) -> DiffusionDraws:
         """Timesteps and noise for `x_0` (B, …), whose samples are `index` (B,)."""
         num_steps = self.schedule.num_steps

@@ -5,7 +5,6 @@ Legend: B batch, H W picture.
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 
 from dalle2_train.data.stream.batches import ClipBatch
@@ -43,8 +42,3 @@ class DirectModule(UnclipModule):
         image = to_signal(batch.image, self.weights_dtype)  # (B, 3, H, W)
         prediction = self.network(batch.token_ids, batch.text_mask)  # (B, 3, H, W)
         return Loss(F.mse_loss(prediction.to(image), image))
-
-    @property
-    def weights_dtype(self) -> torch.dtype:
-        """What the weights are kept in, and the loss is taken in."""
-        return self.network.to_pixels.weight.dtype

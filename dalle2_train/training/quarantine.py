@@ -13,8 +13,9 @@ from dalle2_train.checkpoints.layout import faults_uri, ledger_uri
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.quarantine import is_too_much, refuse_losses
 from dalle2_train.errors import RefusedError
-from dalle2_train.training.base import StepOutcome, UnclipModule
+from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.callbacks import outcome_of
+from dalle2_train.training.outcome import StepOutcome
 from dalle2_train.training.protocols import Batches, Recorder
 from dalle2_train.training.records import JsonLines, report_once
 

@@ -45,7 +45,7 @@ def test_it_is_the_gradient_of_the_worst_point_nearby(mesh: DeviceMesh, tower: n
     length = np.sqrt((of_weight**2).sum() + of_bias**2)
     _, of_weight, of_bias = by_hand(weight + RHO * of_weight / length, bias + RHO * of_bias / length)
 
-    found = sharpness_aware_gradient(tower, list(tower.parameters()), mesh, RHO, backward)
+    found = sharpness_aware_gradient(tower, list(tower.parameters()), mesh, RHO, backward(), backward)
     assert found.item() == pytest.approx(loss, rel=1e-12)
     assert tower.weight.grad is not None and tower.bias.grad is not None
     np.testing.assert_allclose(tower.weight.grad[0], of_weight, rtol=1e-12)
@@ -64,7 +64,7 @@ def test_a_gradient_that_is_zero_or_no_number_is_taken_once(mesh: DeviceMesh, to
             return torch.zeros(())
 
         tower.zero_grad()
-        sharpness_aware_gradient(tower, list(tower.parameters()), mesh, RHO, backward)
+        sharpness_aware_gradient(tower, list(tower.parameters()), mesh, RHO, backward(), backward)
         assert len(calls) == 1 and torch.equal(tower.weight, before)
         assert tower.weight.grad is not None and tower.weight.grad.isfinite().all() == (factor == 0)
 
@@ -76,7 +76,7 @@ def test_a_loss_that_is_no_number_uphill_is_told(mesh: DeviceMesh, tower: nn.Lin
         tower(torch.ones(1, 4, dtype=torch.float64)).sum().backward()
         return torch.tensor(next(losses))
 
-    assert sharpness_aware_gradient(tower, list(tower.parameters()), mesh, RHO, backward).isnan()
+    assert sharpness_aware_gradient(tower, list(tower.parameters()), mesh, RHO, backward(), backward).isnan()
 
 
 def test_weights_come_back_even_after_an_error(mesh: DeviceMesh, tower: nn.Linear):
@@ -90,7 +90,7 @@ def test_weights_come_back_even_after_an_error(mesh: DeviceMesh, tower: nn.Linea
         return torch.zeros(())
 
     with pytest.raises(KeyError):
-        sharpness_aware_gradient(tower, list(tower.parameters()), mesh, RHO, backward)
+        sharpness_aware_gradient(tower, list(tower.parameters()), mesh, RHO, backward(), backward)
     assert not torch.equal(calls[1], before) and torch.equal(tower.weight, before)
 
 
@@ -103,5 +103,5 @@ def test_what_is_frozen_stays(mesh: DeviceMesh, tower: nn.Linear):
         tower(torch.ones(1, 4, dtype=torch.float64)).sum().backward()
         return torch.zeros(())
 
-    sharpness_aware_gradient(tower, [tower.weight], mesh, RHO, backward)
+    sharpness_aware_gradient(tower, [tower.weight], mesh, RHO, backward(), backward)
     assert torch.equal(*seen)
