@@ -16,9 +16,9 @@ from torch import Tensor
 from dalle2_train import seeding
 from dalle2_train.data.samples.degradation import Degradation
 from dalle2_train.generation.config import UpsamplerStageConfig
-from dalle2_train.generation.load import Part
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pixels import to_uint8
+from dalle2_train.generation.unclip import Part
 from dalle2_train.generation.upsampling import run_upsampler
 from dalle2_train.networks.upsampler import Upsampler, enlarge
 from dalle2_train.training.degradation import gaussian_blur, shrink

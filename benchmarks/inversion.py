@@ -19,11 +19,12 @@ import torch
 from dalle2_train.config import build
 from dalle2_train.data.samples.collect import collect
 from dalle2_train.generation.config import GenerationConfig
-from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.manipulations.drawing import DEFAULTS, Session, draw_small
 from dalle2_train.generation.manipulations.latents import InversionConfig, find_latents
 from dalle2_train.generation.manipulations.pictures import Picture, to_signal
 from dalle2_train.generation.manipulations.variations import psnr
+from dalle2_train.generation.unclip import Unclip
 
 
 def main() -> None:

@@ -30,9 +30,10 @@ from dalle2_train.generation.config import (
     PriorStageConfig,
     UpsamplerStageConfig,
 )
-from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pipeline import generate_stages
+from dalle2_train.generation.unclip import Unclip
 from dalle2_train.networks.decoder import Decoder
 from dalle2_train.networks.prior import Prior
 from dalle2_train.networks.upsampler import Upsampler

@@ -34,11 +34,12 @@ from dalle2_train.evaluation.kid import kid
 from dalle2_train.evaluation.retrieval import recall_at, similarities
 from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.decoder import run_decoder
-from dalle2_train.generation.load import ArPriorPart, Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.presets import generation_config
 from dalle2_train.generation.prior import run_prior
+from dalle2_train.generation.unclip import ArPriorPart, Unclip
 from dalle2_train.workflow.progress import on_a_line
 
 Tick = Callable[[], None]

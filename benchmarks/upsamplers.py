@@ -25,7 +25,7 @@ from dalle2_train.data.samples.collect import collect
 from dalle2_train.data.sources.ingest import IngestResult, ingest
 from dalle2_train.generation.config import UpsamplerStageConfig
 from dalle2_train.generation.grid import compare
-from dalle2_train.generation.load import load_upsampler
+from dalle2_train.generation.part import load_upsampler
 from dalle2_train.launch import TrainJob, train
 from dalle2_train.recipe import load_recipe
 from dalle2_train.training.degradation import shrink

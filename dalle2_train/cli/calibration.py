@@ -27,7 +27,7 @@ def _calibrate(args: argparse.Namespace) -> Outcome:
     from dalle2_train import storage
     from dalle2_train.config import build, override, to_dict
     from dalle2_train.generation.calibrate import CalibrationConfig
-    from dalle2_train.generation.load import load_prior
+    from dalle2_train.generation.part import load_prior
     from dalle2_train.workflow.calibration import calibrate_prior
     from dalle2_train.workflow.progress import on_a_line
 

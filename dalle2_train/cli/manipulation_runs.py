@@ -9,11 +9,11 @@ from dalle2_train.errors import InputError
 
 if TYPE_CHECKING:
     from dalle2_train.generation.config import GenerationConfig
-    from dalle2_train.generation.load import Unclip
     from dalle2_train.generation.manipulations.components import Components
     from dalle2_train.generation.manipulations.latents import InversionConfig
     from dalle2_train.generation.manipulations.sheet import Sheet
     from dalle2_train.generation.text_to_image import Progress
+    from dalle2_train.generation.unclip import Unclip
 
 
 def vary(args: argparse.Namespace) -> Outcome:

@@ -181,7 +181,7 @@ def _export(args: argparse.Namespace) -> Outcome:
     from dalle2_train.export.release import export_release
     from dalle2_train.export.upsampler_folder import check_upsampler, export_upsampler, is_upsampler_alone
     from dalle2_train.generation.drawing import load_model
-    from dalle2_train.generation.load import load_upsampler
+    from dalle2_train.generation.part import load_upsampler
     from dalle2_train.workflow.progress import on_a_line
 
     models = resolve_models(args.models, args.tracking)

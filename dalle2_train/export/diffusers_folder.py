@@ -33,7 +33,8 @@ from dalle2_train.export.staging import check_free, file_names, refuse_damage, s
 from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.direct import DirectModel
 from dalle2_train.generation.drawing import load_model
-from dalle2_train.generation.load import ArPriorPart, Part, Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
+from dalle2_train.generation.unclip import ArPriorPart, Part, Unclip
 from dalle2_train.networks import decoder, prior, upsampler
 
 EXPORT_REPORT = "export.json"

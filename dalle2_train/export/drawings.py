@@ -12,9 +12,9 @@ from torch import Tensor
 from dalle2_train.encoders.pixels import to_pixel_values
 from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.decoder import run_decoder
-from dalle2_train.generation.load import Part, Unclip
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pipeline import generate_stages
+from dalle2_train.generation.unclip import Part, Unclip
 from dalle2_train.generation.upsampling import run_upsampler
 from dalle2_train.generation.words import read_prompts
 

@@ -20,7 +20,7 @@ from dalle2_train.export.release import (
 )
 from dalle2_train.export.staging import check_free, file_names, staged
 from dalle2_train.export.unclip_folder import Weights, kinds_in, read_part
-from dalle2_train.generation.load import RELEASE_MANIFEST
+from dalle2_train.generation.folders import RELEASE_MANIFEST
 
 # Neither pickles nor the half-precision copies that hubs keep beside the weights.
 _WANTED = re.compile(r"(?!.*\.fp16[.-]).*\.(json|txt|safetensors)")

@@ -26,7 +26,7 @@ from dalle2_train.generation.config import (
     PriorStageConfig,
     UpsamplerStageConfig,
 )
-from dalle2_train.generation.load import Unclip
+from dalle2_train.generation.unclip import Unclip
 
 TOLERANCE = 1e-6
 """Largest difference of a pixel in [0, 1] that counts as rounding. Both draw in float64, whose own is 1e-16: the

@@ -19,7 +19,9 @@ from dalle2_train.encoders.loading import load_clip
 from dalle2_train.export.staging import check_free, file_names, refuse_damage, staged
 from dalle2_train.generation.direct import DirectModel
 from dalle2_train.generation.drawing import load_model
-from dalle2_train.generation.load import LAST, RELEASE_MANIFEST, Part, TrainedPart, Unclip
+from dalle2_train.generation.folders import RELEASE_MANIFEST
+from dalle2_train.generation.part import LAST
+from dalle2_train.generation.unclip import Part, TrainedPart, Unclip
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"

@@ -22,7 +22,9 @@ from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.export.diffusers_folder import schedule_faults
 from dalle2_train.export.staging import check_free, file_names, refuse_damage, staged
 from dalle2_train.generation.config import IMAGE_CLIP_RANGE
-from dalle2_train.generation.load import Part, is_release, load_upsampler
+from dalle2_train.generation.folders import is_release
+from dalle2_train.generation.part import load_upsampler
+from dalle2_train.generation.unclip import Part
 from dalle2_train.networks.upsampler import Upsampler, diffusers_config, enlarge
 
 REPORT = "export.json"

@@ -11,9 +11,9 @@ from dalle2_train.diffusion.guidance import guide
 from dalle2_train.encoders.captions import Text
 from dalle2_train.generation.config import ArPriorStageConfig
 from dalle2_train.generation.halves import both_halves
-from dalle2_train.generation.load import ArPriorPart
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.stage import Tick
+from dalle2_train.generation.unclip import ArPriorPart
 from dalle2_train.networks.ar_prior import ArPriorConfig
 from dalle2_train.networks.cache import KeyValueCache
 

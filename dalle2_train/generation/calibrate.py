@@ -18,7 +18,7 @@ from dalle2_train.diffusion.samplers import timesteps
 from dalle2_train.diffusion.samplers.analytic_dpm import x_0_variance
 from dalle2_train.encoders.captions import Text
 from dalle2_train.errors import InputError
-from dalle2_train.generation.load import Part
+from dalle2_train.generation.unclip import Part
 from dalle2_train.networks.prior import Prior
 
 

@@ -10,9 +10,9 @@ from dalle2_train.diffusion.samplers import Denoise
 from dalle2_train.encoders.captions import Text
 from dalle2_train.generation.config import DecoderStageConfig
 from dalle2_train.generation.halves import both_halves, guided, twice
-from dalle2_train.generation.load import Part
 from dalle2_train.generation.noise import Noise
 from dalle2_train.generation.stage import Run, Tick, run_stage
+from dalle2_train.generation.unclip import Part
 from dalle2_train.networks.decoder import Decoder
 
 

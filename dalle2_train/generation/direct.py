@@ -14,9 +14,12 @@ from dalle2_train.checkpoints.manifest import read_manifest
 from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.errors import InputError
-from dalle2_train.generation.load import TrainedPart, is_clip_folder, only_one, open_clip, open_network
+from dalle2_train.generation.clip import open_clip
+from dalle2_train.generation.folders import is_clip_folder, only_one
+from dalle2_train.generation.part import open_network
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.text_to_image import Progress
+from dalle2_train.generation.unclip import TrainedPart
 from dalle2_train.networks.direct import Direct, DirectConfig
 
 KIND = "direct"

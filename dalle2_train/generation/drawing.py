@@ -14,11 +14,13 @@ from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.direct import DirectModel, draw_direct, is_direct, load_direct
-from dalle2_train.generation.load import PARTS, Unclip, load_unclip, unpack_releases
+from dalle2_train.generation.folders import unpack_releases
+from dalle2_train.generation.load import PARTS, load_unclip
 from dalle2_train.generation.pipeline import generate_stages
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.presets import generation_config
 from dalle2_train.generation.text_to_image import Generated, Progress, TextToImage
+from dalle2_train.generation.unclip import Unclip
 from dalle2_train.networks.upsampler import enlarge
 
 

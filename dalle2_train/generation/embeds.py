@@ -9,7 +9,7 @@ from torch import Tensor
 from dalle2_train.checkpoints import ModelManifest
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import PRIORS, GenerationConfig, check_prior_sections
-from dalle2_train.generation.load import Unclip
+from dalle2_train.generation.unclip import Unclip
 
 
 def check_embed(unclip: Unclip, config: GenerationConfig) -> None:

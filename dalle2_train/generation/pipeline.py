@@ -15,12 +15,12 @@ from dalle2_train.generation.ar_prior import run_ar_prior
 from dalle2_train.generation.config import GenerationConfig, StageConfig
 from dalle2_train.generation.decoder import run_decoder
 from dalle2_train.generation.embeds import check_embed, text_as_image_embed
-from dalle2_train.generation.load import UPSAMPLERS, ArPriorPart, Part, Unclip
 from dalle2_train.generation.noise import Draws, Noise
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.prior import run_prior
 from dalle2_train.generation.stage import Tick
 from dalle2_train.generation.text_to_image import Progress
+from dalle2_train.generation.unclip import UPSAMPLERS, ArPriorPart, Part, Unclip
 from dalle2_train.generation.upsampling import run_upsampler
 from dalle2_train.generation.words import Words, read_prompts
 from dalle2_train.networks.upsampler import Upsampler

@@ -10,9 +10,9 @@ from torch import Tensor
 from dalle2_train.encoders.captions import Text
 from dalle2_train.generation.config import PriorStageConfig
 from dalle2_train.generation.halves import both_halves, guided, repeated, twice
-from dalle2_train.generation.load import Part
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.stage import Tick, run_stage
+from dalle2_train.generation.unclip import Part
 from dalle2_train.networks.prior import Prior
 
 

@@ -12,8 +12,8 @@ from dalle2_train.diffusion.samplers import Denoise, SamplerConfig, sample
 from dalle2_train.diffusion.schedule import NoiseSchedule
 from dalle2_train.generation.calibrate import known_x_0_variance
 from dalle2_train.generation.config import StageConfig
-from dalle2_train.generation.load import Part
 from dalle2_train.generation.noise import Noise
+from dalle2_train.generation.unclip import Part
 
 Tick = Callable[[], None]
 """Called after every denoising step."""

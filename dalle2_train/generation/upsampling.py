@@ -7,9 +7,9 @@ from torch import Tensor
 
 from dalle2_train.diffusion.samplers import timesteps
 from dalle2_train.generation.config import UpsamplerStageConfig
-from dalle2_train.generation.load import Part
 from dalle2_train.generation.noise import Noise
 from dalle2_train.generation.stage import Run, Tick, run_stage
+from dalle2_train.generation.unclip import Part
 from dalle2_train.networks.upsampler import Upsampler, enlarge
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dalle2_train.encoders.captions import Text
-from dalle2_train.generation.load import Unclip
+from dalle2_train.generation.unclip import Unclip
 from dalle2_train.training.texts import caption_reader
 
 

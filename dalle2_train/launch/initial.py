@@ -21,7 +21,7 @@ from dalle2_train.export.clip_folder import read_clip
 from dalle2_train.export.diffusers_names import INDEX
 from dalle2_train.export.import_folder import local_pipeline
 from dalle2_train.export.unclip_folder import kinds_in, read_part
-from dalle2_train.generation.load import RELEASE_MANIFEST
+from dalle2_train.generation.folders import RELEASE_MANIFEST
 from dalle2_train.networks.text_projection import plain_state
 
 # They change what a network computes, and no weight's shape tells of them.

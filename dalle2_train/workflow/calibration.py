@@ -15,7 +15,8 @@ from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.data.samples.collect import Sample, collect
 from dalle2_train.errors import InputError
 from dalle2_train.generation.calibrate import CalibrationConfig, calibrate
-from dalle2_train.generation.load import RELEASE_MANIFEST, load_prior
+from dalle2_train.generation.folders import RELEASE_MANIFEST
+from dalle2_train.generation.part import load_prior
 from dalle2_train.training.texts import caption_reader
 
 

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from dalle2_train.errors import RefusedError
 from dalle2_train.export import proof
-from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
+from dalle2_train.generation.unclip import Unclip
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.export import diffusers_folder, export_diffusers, proof
 from dalle2_train.export.diffusers_names import IMAGE_VARIATION
 from dalle2_train.export.import_folder import import_diffusers
-from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
+from dalle2_train.generation.unclip import Unclip
 
 FAST = proof.PROOF_CONFIG
 LAST_BIT = 6e-8  # of a float32 below 1: diffusers rounds its pictures to it at the end

@@ -14,8 +14,8 @@ from dalle2_train.export import run_upsampler_with_diffusers as script
 from dalle2_train.export import upsampler_folder
 from dalle2_train.export.upsampler_folder import export_upsampler
 from dalle2_train.generation.config import UpsamplerStageConfig
-from dalle2_train.generation.load import load_upsampler
 from dalle2_train.generation.noise import Draws
+from dalle2_train.generation.part import load_upsampler
 from dalle2_train.generation.upsampling import run_upsampler
 from dalle2_train.networks.upsampler import UpsamplerConfig, enlarge
 

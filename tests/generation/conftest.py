@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
+from dalle2_train.generation.unclip import Unclip
 
 
 @pytest.fixture(scope="session")

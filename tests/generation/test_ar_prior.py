@@ -22,8 +22,9 @@ from dalle2_train.generation.config import (
     PriorStageConfig,
     UpsamplerStageConfig,
 )
-from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.pipeline import generate, generate_stages
+from dalle2_train.generation.unclip import Unclip
 from dalle2_train.networks.ar_prior import ArPrior
 
 FAST = GenerationConfig(decoder=DecoderStageConfig(num_steps=2), upsampler=UpsamplerStageConfig(num_steps=1))

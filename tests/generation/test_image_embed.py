@@ -10,8 +10,9 @@ from torch import Tensor
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import DecoderStageConfig, GenerationConfig
 from dalle2_train.generation.drawing import UnclipToImage, open_text_to_image
-from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.pipeline import generate_stages
+from dalle2_train.generation.unclip import Unclip
 
 PROMPTS = ["a red heart", "a small cat"]
 NORM = 7.5

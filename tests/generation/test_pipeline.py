@@ -13,10 +13,11 @@ from dalle2_train.generation.config import (
     PriorStageConfig,
     UpsamplerStageConfig,
 )
-from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pipeline import generate, generate_stages
 from dalle2_train.generation.pixels import to_uint8
+from dalle2_train.generation.unclip import Unclip
 from dalle2_train.generation.upsampling import run_upsampler
 
 FAST = GenerationConfig(

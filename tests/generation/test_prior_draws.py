@@ -16,9 +16,10 @@ from dalle2_train.encoders.encoder import TextFeatures
 from dalle2_train.errors import InputError
 from dalle2_train.generation.calibrate import CalibrationConfig, calibrate, known_x_0_variance
 from dalle2_train.generation.config import PriorStageConfig
-from dalle2_train.generation.load import Part, Unclip, load_prior
 from dalle2_train.generation.noise import Draws
+from dalle2_train.generation.part import load_prior
 from dalle2_train.generation.prior import nearest_to_text, run_prior
+from dalle2_train.generation.unclip import Part, Unclip
 
 PROMPTS = ["a red heart", "a small cat", "the moon", "", "an old dog"]
 CONFIG = PriorStageConfig(num_steps=4, guidance_scale=2.0)

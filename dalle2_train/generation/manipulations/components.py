@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.manipulations.drawing import Session, check_config, draw, keyed_noise, num_steps
 from dalle2_train.generation.manipulations.latents import Latents
 from dalle2_train.generation.manipulations.pictures import Picture
@@ -20,6 +19,7 @@ from dalle2_train.generation.manipulations.sheet import Sheet
 from dalle2_train.generation.pipeline import ticker
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.text_to_image import Progress
+from dalle2_train.generation.unclip import Unclip
 from dalle2_train.networks.embed_codes import principal_components
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.decoder import run_decoder
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.manipulations.latents import Latents, no_text
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pipeline import check_steps, run_upsamplers, stages_of
 from dalle2_train.generation.stage import Tick
+from dalle2_train.generation.unclip import Unclip
 
 DEFAULTS = {
     "decoder": {"sampler": "ddim", "num_steps": 250, "guidance_scale": 1.0, "clip_sample_range": None}

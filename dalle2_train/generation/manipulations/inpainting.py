@@ -13,7 +13,6 @@ from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.decoder import run_decoder
 from dalle2_train.generation.embeds import check_embed
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.manipulations.drawing import Session
 from dalle2_train.generation.manipulations.masks import Canvas
 from dalle2_train.generation.manipulations.pictures import to_signal
@@ -29,6 +28,7 @@ from dalle2_train.generation.pipeline import (
 )
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.text_to_image import Progress
+from dalle2_train.generation.unclip import Unclip
 from dalle2_train.generation.upsampling import run_upsampler
 from dalle2_train.generation.words import read_prompts
 

@@ -4,7 +4,6 @@ import torch
 
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.manipulations.drawing import Session, check_config, draw, keyed_noise, num_steps
 from dalle2_train.generation.manipulations.latents import InversionConfig, Latents, find_latents
 from dalle2_train.generation.manipulations.pictures import Picture
@@ -13,6 +12,7 @@ from dalle2_train.generation.manipulations.slerp import slerp
 from dalle2_train.generation.pipeline import ticker
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.text_to_image import Progress
+from dalle2_train.generation.unclip import Unclip
 
 
 @torch.inference_mode()

@@ -16,9 +16,9 @@ from dalle2_train.errors import InputError
 from dalle2_train.generation.config import DecoderStageConfig
 from dalle2_train.generation.decoder import decoder_denoiser
 from dalle2_train.generation.halves import repeated
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.manipulations.pictures import Picture, to_signal
 from dalle2_train.generation.stage import Tick
+from dalle2_train.generation.unclip import Unclip
 from dalle2_train.training.texts import caption_reader
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from dalle2_train.data.pictures.decode import upright_size
 from dalle2_train.errors import InputError
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.manipulations.pictures import (
     decode_square,
     open_stages,
     picture_sizes,
     read_file,
 )
+from dalle2_train.generation.unclip import Unclip
 
 _LIGHT = 128
 

@@ -12,8 +12,8 @@ from dalle2_train import storage
 from dalle2_train.data.pictures.decode import decode_image
 from dalle2_train.data.pictures.picture import BrokenImageError
 from dalle2_train.errors import InputError
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.pipeline import upsamplers_of
+from dalle2_train.generation.unclip import Unclip
 
 
 class Picture(NamedTuple):

@@ -12,7 +12,6 @@ from torch import Tensor
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.manipulations.drawing import Session, check_config, draw, num_steps
 from dalle2_train.generation.manipulations.latents import InversionConfig, find_latents
 from dalle2_train.generation.manipulations.pictures import Picture
@@ -21,6 +20,7 @@ from dalle2_train.generation.manipulations.slerp import slerp
 from dalle2_train.generation.pipeline import ticker
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.text_to_image import Progress
+from dalle2_train.generation.unclip import Unclip
 
 # Of the length of a difference of two unit vectors: shorter, it is rounding.
 _NO_DIFFERENCE = 1e-4

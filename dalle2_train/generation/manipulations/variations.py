@@ -8,7 +8,6 @@ from torch import Tensor
 
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.manipulations.drawing import Session, check_config, draw, num_steps
 from dalle2_train.generation.manipulations.latents import InversionConfig, Latents, find_latents
 from dalle2_train.generation.manipulations.pictures import Picture, to_signal
@@ -16,6 +15,7 @@ from dalle2_train.generation.manipulations.sheet import Sheet
 from dalle2_train.generation.pipeline import ticker
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.text_to_image import Progress
+from dalle2_train.generation.unclip import Unclip
 
 
 @torch.inference_mode()

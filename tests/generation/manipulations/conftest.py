@@ -12,9 +12,10 @@ from PIL import Image
 from dalle2_train.config import build
 from dalle2_train.diffusion.schedule import NoiseSchedule
 from dalle2_train.generation.config import GenerationConfig, UpsamplerStageConfig
-from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.manipulations.drawing import DEFAULTS
 from dalle2_train.generation.manipulations.pictures import Picture, open_picture
+from dalle2_train.generation.unclip import Unclip
 
 UPSAMPLER = UpsamplerStageConfig(num_steps=2)
 

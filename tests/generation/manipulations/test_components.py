@@ -7,7 +7,6 @@ from sklearn.decomposition import PCA
 
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.manipulations.components import (
     check_counts,
     fit_components,
@@ -18,6 +17,7 @@ from dalle2_train.generation.manipulations.drawing import Session, draw, keyed_n
 from dalle2_train.generation.manipulations.latents import Latents
 from dalle2_train.generation.manipulations.pictures import Picture
 from dalle2_train.generation.pixels import to_uint8
+from dalle2_train.generation.unclip import Unclip
 
 COUNTS = [1, 3, 8, 32]
 

@@ -14,10 +14,11 @@ from torch import Tensor
 from dalle2_train.diffusion.samplers import Resampling
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
-from dalle2_train.generation.load import Unclip, load_unclip
+from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.manipulations.inpainting import paint
 from dalle2_train.generation.manipulations.masks import Canvas, kept_at, open_masks
 from dalle2_train.generation.manipulations.pictures import Picture
+from dalle2_train.generation.unclip import Unclip
 
 ONCE = Resampling()
 

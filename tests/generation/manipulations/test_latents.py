@@ -10,12 +10,12 @@ from PIL import Image
 
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.manipulations.drawing import Session, check_config, draw
 from dalle2_train.generation.manipulations.latents import InversionConfig, Latents, find_latents
 from dalle2_train.generation.manipulations.pictures import Picture, open_picture, to_signal
 from dalle2_train.generation.manipulations.variations import psnr
 from dalle2_train.generation.pixels import to_uint8
+from dalle2_train.generation.unclip import Unclip
 
 
 def nothing() -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
-from dalle2_train.generation.load import Unclip
 from dalle2_train.generation.manipulations.drawing import Session, draw, draw_small, keyed_noise
 from dalle2_train.generation.manipulations.interpolation import interpolate
 from dalle2_train.generation.manipulations.latents import InversionConfig, Latents, find_latents
@@ -19,6 +18,7 @@ from dalle2_train.generation.manipulations.sheet import Sheet
 from dalle2_train.generation.manipulations.text_diff import text_direction, textdiff, turn
 from dalle2_train.generation.manipulations.variations import vary
 from dalle2_train.generation.pixels import to_uint8
+from dalle2_train.generation.unclip import Unclip
 
 PLAIN = InversionConfig(0)
 A_LEVEL = 2  # of 255: float32 in batches of another size
