@@ -1,6 +1,7 @@
 """How good generated pictures are: by a judge from outside, by the model's own CLIP, and in a report."""
 
-from dalle2_train.evaluation.evaluate import EvaluationConfig, ModelIdentity, evaluate
+from dalle2_train.evaluation.config import EvaluationConfig
+from dalle2_train.evaluation.evaluate import ModelIdentity, evaluate
 from dalle2_train.evaluation.identity import verified_digest
 from dalle2_train.evaluation.output import read_report, write_evaluation
 from dalle2_train.evaluation.report import SPLITS, EvaluationReport, PriorCosines, Reading, Scores
