@@ -1,6 +1,5 @@
 """Pictures that differ in colour and place, so that eyes that only average pixels can tell them apart."""
 
-import importlib
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dalle2_train.data.samples.collect import Sample
-from dalle2_train.evaluation import Generated
+from dalle2_train.evaluation import Generated, questions
 
 
 class PixelEyes:
@@ -48,10 +47,10 @@ def fake_data(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Sample]]:
     def collect(uri: str, split: str, image_size: int, limit: int | None = None) -> list[Sample]:
         return data.get(split, [])[:limit]
 
-    # The package's attribute `evaluate` is the function, so the module is asked for by name.
-    module = importlib.import_module("dalle2_train.evaluation.evaluate")
-    monkeypatch.setattr(module, "collect", collect)
-    monkeypatch.setattr(module, "splits_of", lambda uri: {split: len(found) for split, found in data.items()})
+    monkeypatch.setattr(questions, "collect", collect)
+    monkeypatch.setattr(
+        questions, "splits_of", lambda uri: {split: len(found) for split, found in data.items()}
+    )
     return data
 
 
