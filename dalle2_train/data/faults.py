@@ -48,6 +48,7 @@ class Fault:
     """`kind` says what is wrong with the sample `key`, or with the whole `shard` where there is no key."""
 
     shard: str
+    """As the manifest has it: the file's name in the set's folder, or its whole URI where it lies elsewhere."""
     key: str | None
     kind: str
     reason: str = field(default="", compare=False)

@@ -51,6 +51,11 @@ class Task(NamedTuple):
     home: str
     shard: Shard | None
 
+    @property
+    def name(self) -> str:
+        """What faults call the tar: as a manifest does."""
+        return relative_to(self.home, self.tar)
+
 
 class ShardReport(NamedTuple):
     """What was found in one tar."""
@@ -74,18 +79,16 @@ def check(uri: str, *, progress: Progress | None = None, map_shards: MapShards =
         return _check_embeddings(uri)
     expected = {shard.path: shard for shard in manifest.shards}
     there = {relative_to(home, tar): tar for tar, found in tars.items() if found is not None}
-    faults = [
-        Fault(path.rsplit("/", 1)[-1], None, "missing") for path in _missing(home, tars, there, expected)
-    ]
+    faults = [Fault(path, None, "missing") for path in _missing(home, tars, there, expected)]
     if listed:
-        faults += [Fault(_name(path), None, "unlisted") for path in there if path not in expected]
+        faults += [Fault(path, None, "unlisted") for path in there if path not in expected]
     tasks = [Task(tar, home, expected.get(path)) for path, tar in there.items()]
     progress = progress or on_stderr("check", "shards")
     num_samples = 0
     with repeats() as seen:
         for done, (task, report) in enumerate(zip(tasks, map_shards(check_shard, tasks), strict=True), 1):
             faults += report.faults
-            faults += [Fault(_name(task.tar), key, "duplicate") for key in seen.among(report.keys)]
+            faults += [Fault(task.name, key, "duplicate") for key in seen.among(report.keys)]
             num_samples += len(report.keys)
             progress(done, len(tasks))
     if layout.has_embeddings(home):
@@ -126,7 +129,7 @@ def check_shard(task: Task) -> ShardReport:
     """Looks at one tar, and at the files beside it."""
     shards = ShardSet(task.home, ShardManifest((task.shard,))) if task.shard is not None else None
     index = shards.index(0) if shards is not None else None
-    name = _name(task.tar)
+    name = task.name
     promise = promise_of(task.tar)
     with storage.as_local(task.tar) as path:
         found = tarscan.scan(path)
@@ -183,7 +186,3 @@ def _index_faults(name: str, found: tarscan.TarScan, index: ShardIndex | None) -
     keys = {sample.key for sample in found.samples}
     yield from (Fault(name, key, "missing") for key in index.keys if key not in keys)
     yield from (Fault(name, key, "unlisted") for key in sorted(keys - set(index.keys)))
-
-
-def _name(uri: str) -> str:
-    return uri.rsplit("/", 1)[-1]

@@ -71,9 +71,9 @@ class EncodedRows(NamedTuple):
 
 def encoded(shards: ShardSet, config: EmbedConfig, encode: Encode) -> Iterator[EncodedRows]:
     """The only shard of a set, batch by batch; the next one is read and decoded while the CLIP computes."""
-    shard, index = shards.manifest.shards[0], shards.index(0)
+    shard, index = shards.name(0), shards.index(0)
     known = dict(faulty_positions(index))
-    faults = [Fault(shard.name, index.keys[position], kind) for position, kind in known.items()]
+    faults = [Fault(shard, index.keys[position], kind) for position, kind in known.items()]
     yield EncodedRows([], [], {}, faults)
     left = [position for position in range(len(index)) if position not in known]
     batches = [left[start : start + config.batch_size] for start in range(0, len(left), config.batch_size)]
@@ -87,7 +87,7 @@ def encoded(shards: ShardSet, config: EmbedConfig, encode: Encode) -> Iterator[E
         for number, batch in enumerate(batches):
             found = coming.pop().result()
             coming = [thread.submit(loaded, after) for after in batches[number + 1 : number + 2]]
-            yield _encode(batch, found, shard.name, config, encode)
+            yield _encode(batch, found, shard, config, encode)
 
 
 def _encode(

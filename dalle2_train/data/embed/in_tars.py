@@ -49,13 +49,13 @@ def members_of(shards: ShardSet) -> dict[str, NDArray[Any]]:
 
 def unpacked(shards: ShardSet, config: EmbedConfig, like: dict[str, NDArray[Any]]) -> Iterator[EncodedRows]:
     """The only shard of a set, batch by batch; every sample must have the members of `like`, as they are there."""
-    shard, index, reader = shards.manifest.shards[0], shards.index(0), Reader(shards)
+    shard, index, reader = shards.name(0), shards.index(0), Reader(shards)
     known = dict(faulty_positions(index))
-    yield EncodedRows([], [], {}, [Fault(shard.name, index.keys[p], kind) for p, kind in known.items()])
+    yield EncodedRows([], [], {}, [Fault(shard, index.keys[p], kind) for p, kind in known.items()])
     left = [position for position in range(len(index)) if position not in known]
     for start in range(0, len(left), config.batch_size):
         part = left[start : start + config.batch_size]
-        yield _rows(part, reader.read([Place(0, p) for p in part]), shard.name, config, like)
+        yield _rows(part, reader.read([Place(0, p) for p in part]), shard, config, like)
 
 
 def _rows(

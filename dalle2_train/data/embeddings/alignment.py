@@ -77,7 +77,7 @@ def paired(selection: Selection, alignment: Alignment, shards: ShardSet) -> Sele
     for number, kept in enumerate(selection.positions):
         unpaired = dict(alignment.unpaired(number))
         lost = [position for position in kept.tolist() if position in unpaired]
-        keys, name = shards.index(number).keys, shards.manifest.shards[number].name
+        keys, name = shards.index(number).keys, shards.name(number)
         faults += [Fault(name, keys[position], unpaired[position]) for position in lost]
         positions.append(np.setdiff1d(kept, lost).astype(np.int32))
     starts = np.concatenate([[0], np.cumsum([len(kept) for kept in positions])]).astype(np.int64)

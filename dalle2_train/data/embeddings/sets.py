@@ -44,6 +44,9 @@ class EmbeddingSet(ShardSet):
         """Of a part's column."""
         return storage.join(self.home, file_name(column, self.embeddings.parts[number].name))
 
+    def name(self, number: int) -> str:
+        return file_name(layout.METADATA, self.embeddings.parts[number].name).rsplit("/", 1)[-1]
+
     def captions(self, number: int, rows: NDArray[np.integer]) -> list[str]:
         """Those of some rows of a part. The columns of the last parts are kept, up to a bound of bytes."""
         if number not in self._captions:

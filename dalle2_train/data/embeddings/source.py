@@ -77,7 +77,7 @@ class EmbeddingSource:
     def fault(self, columns: Columns, place: int) -> Fault:
         """What is wrong with a sample that is not whole."""
         embeddings, part = self.alignment.embeddings, int(columns.rows.parts[place])
-        shard = embeddings.uri(part).rsplit("/", 1)[-1]
+        shard = embeddings.name(part)
         key = embeddings.index(part).keys[columns.rows.rows[place]]
         if columns.captions is not None and not columns.captions[place]:
             return Fault(shard, key, "broken_caption", "the text is empty")

@@ -51,8 +51,13 @@ class Loader:
         try:
             return self.decode(raw, wanted.key)
         except DamagedError as error:
-            shard = raw["__url__"].rsplit("/", 1)[-1]
-            return Fault(shard, raw["__key__"], error.kind, str(error))
+            return Fault(self._shard(wanted, raw), raw["__key__"], error.kind, str(error))
+
+    def _shard(self, wanted: Wanted, raw: RawSample) -> str:
+        if self.pictures is not None:
+            return self.pictures.shards.name(wanted.place.shard)
+        # Vectors lie in parts of their own, whose files have one name each.
+        return raw["__url__"].rsplit("/", 1)[-1]
 
 
 def _joined(sample: RawSample, vectors: RawSample) -> RawSample:

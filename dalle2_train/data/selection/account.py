@@ -14,7 +14,7 @@ import pyarrow.compute
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.selection.bounds import Mask
 from dalle2_train.data.selection.filters import Filters, Verdict
-from dalle2_train.data.shards.manifest import Shard
+from dalle2_train.data.shards.manifest import Shard, ShardSet
 from dalle2_train.data.shards.shard_index import ShardIndex, faulty_positions
 from dalle2_train.errors import InputError
 
@@ -33,10 +33,11 @@ class Account:
         self.faults: list[Fault] = []
         self.told: dict[tuple[str, str], bool] = {}
 
-    def sort(self, shard: Shard, index: ShardIndex, filters: Filters) -> Mask:
-        """(N,) which samples of a shard are kept."""
-        self._lose(shard)
-        kept = self._whole(shard, index)
+    def sort(self, shards: ShardSet, number: int, filters: Filters) -> Mask:
+        """(N,) which samples of the shard of that number are kept."""
+        name, index = shards.name(number), shards.index(number)
+        self._lose(name, shards.manifest.shards[number])
+        kept = self._whole(name, index)
         if self.split is not None:
             others = pc.not_equal(index.table.column("split"), self.split).to_numpy()
             self._drop(kept, others, "split")
@@ -58,20 +59,20 @@ class Account:
                     f"{_REMEDIES.get(column, 'take other shards, whose json records tell it')}, or leave the filter out"
                 )
 
-    def _lose(self, shard: Shard) -> None:
+    def _lose(self, name: str, shard: Shard) -> None:
         self.expected += max(shard.num_expected, shard.num_samples)
         if shard.problem is not None or shard.num_lost:
             kind = shard.problem or "count"
             reason = f"{shard.num_lost} samples are lost"
-            self.faults.append(Fault(shard.name, None, kind, reason, shard.num_lost))
+            self.faults.append(Fault(name, None, kind, reason, shard.num_lost))
             self._count(self.faulty, kind, shard.num_lost)
 
-    def _whole(self, shard: Shard, index: ShardIndex) -> Mask:
+    def _whole(self, name: str, index: ShardIndex) -> Mask:
         kept = np.ones(len(index), dtype=bool)
         for position, kind in faulty_positions(index):
             kept[position] = False
             self._count(self.faulty, kind, 1)
-            self.faults.append(Fault(shard.name, index.keys[position], kind))
+            self.faults.append(Fault(name, index.keys[position], kind))
         return kept
 
     def _apply(self, verdict: Verdict, kept: Mask, looked_at: Mask) -> None:

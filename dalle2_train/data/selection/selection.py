@@ -101,8 +101,8 @@ def sort_out(shards: ShardSet, split: str | None, filters: FilterConfig = NO_FIL
         raise InputError(f"no samples in the split {split!r}; choose one that the set has: {count}")
     ready, account = Filters(filters), Account(split)
     positions = []
-    for number, shard in enumerate(shards.manifest.shards):
-        kept = account.sort(shard, shards.index(number), ready)
+    for number in range(len(shards)):
+        kept = account.sort(shards, number, ready)
         positions.append(np.flatnonzero(kept).astype(np.int32))
     account.refuse_untold()
     starts = np.concatenate([[0], np.cumsum([len(kept) for kept in positions])]).astype(np.int64)

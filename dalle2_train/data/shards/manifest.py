@@ -104,6 +104,10 @@ class ShardSet:
         path = self.manifest.shards[number].path
         return path if "/" in path else storage.join(self.home, path)
 
+    def name(self, number: int) -> str:
+        """What faults call a shard: as the manifest does, which tells shards of one name in several folders apart."""
+        return self.manifest.shards[number].path
+
     def index(self, number: int) -> ShardIndex:
         """The rows of a shard. Missing or damaged: InputError."""
         return self._index(number)

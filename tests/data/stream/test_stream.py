@@ -3,13 +3,17 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 
+from dalle2_train.data.check.doctor import check
 from dalle2_train.data.config import DataConfig
+from dalle2_train.data.faults import Fault
+from dalle2_train.data.shards.index import index
 from dalle2_train.data.stream.batches import BatchType, ClipBatch
 from dalle2_train.data.stream.order_state import OrderState
 from dalle2_train.data.stream.stream import Stream
@@ -129,6 +133,27 @@ def test_the_cache_changes_nothing(make_set: MakeSet):
     bare = DataConfig(image_size=SIDE, num_lanes=4, block_size=5, cache_megabytes=0)
     for (ours, _), (theirs, _) in islice(zip(open_stream(uri), open_stream(uri, bare), strict=True), 20):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_faults_in_shards_of_one_name_are_told_apart(make_set: MakeSet, tmp_path: Path):
+    tars = [Path(make_set(10, name=f"pair/{folder}")) / "00000.tar" for folder in "ab"]
+    uri = f"{tmp_path}/pair/*/*.tar"
+    index(uri)
+    for tar in tars:
+        data = bytearray(tar.read_bytes())
+        data[data.index(b"number 7") + 7] ^= 1
+        tar.write_bytes(data)
+    met: list[Fault] = []
+    with closing(open_stream(uri, on_fault=met.append)) as stream:
+        list(islice(stream, 3))
+    both = {(str(tar), "000000007") for tar in tars}
+    assert {(fault.shard, fault.key) for fault in met} == both
+    assert both < {(fault.shard, fault.key) for fault in check(uri).faults}
+    for tar in tars:
+        tar.write_bytes(tar.read_bytes()[:8000])
+    index(uri)
+    known = [fault for fault in open_stream(uri).known_faults if fault.key is None]
+    assert {(fault.shard, fault.kind) for fault in known} == {(str(tar), "truncated") for tar in tars}
 
 
 def test_damaged_samples_are_passed_over(make_set: MakeSet, caplog):
