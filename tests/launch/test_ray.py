@@ -34,7 +34,7 @@ def cluster():
     ray.shutdown()
 
 
-def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint_and_nothing_else(make_job, tmp_path):
+def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint_and_nothing_else(make_job, monkeypatch):
     job = make_job("run", *STEPS)
     killed: list[int] = []
     threading.Thread(target=_kill_a_worker, args=(Path(job.run_uri), 15, killed), daemon=True).start()
@@ -47,8 +47,8 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint_and_nothing_e
     assert [code for code, _ in run_ranks_with(plain, 2)] == [0, 0]
     assert losses(job.run_uri) == losses(plain.run_uri)
     # A finished run is not started again.
-    started = time.monotonic()
-    assert train(job, workers=2).resumed_from == 40 and time.monotonic() - started < 5
+    monkeypatch.setattr("dalle2_train.launch.ray_trainer.train_on_ray", None)
+    assert train(job, workers=2).resumed_from == 40
 
 
 def test_what_would_only_happen_again_is_not_tried_again(make_job):

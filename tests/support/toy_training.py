@@ -5,9 +5,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +104,8 @@ class ToyStream:
     max_faulty: float = 0.01
     num_lost: int = 0
     """Samples that the manifest knows to be lost."""
+    acts: Mapping[int, Callable[[], object]] = field(default_factory=dict)
+    """Step → what happens before its batch is made, however fast or slow the machine is."""
 
     @property
     def ledger(self) -> dict[str, Ledger]:
@@ -123,6 +125,7 @@ class ToyStream:
                 raise RefusedError("nothing but damage in 00007.tar")
             index = step * self.size + torch.arange(rank, self.size, world_size)
             time.sleep(self.seconds)
+            self.acts.get(step, lambda: None)()
             for number in range(
                 self.faults_per_step[rank % len(self.faults_per_step)] * (step >= self.faulty_from)
             ):

@@ -4,9 +4,8 @@ import json
 import os
 import shutil
 import signal
-import threading
 import time
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
@@ -81,7 +80,7 @@ def test_a_finished_run_goes_on_when_more_steps_are_asked_for(whole, tmp_path):
 
 def test_a_killed_run_goes_on_with_the_very_same_losses(whole, tmp_path):
     run = tmp_path / "run"
-    (rank,) = start_ranks(run, 1, dropout=0.3, seconds=0.05)
+    (rank,) = start_ranks(run, 1, dropout=0.3, data={"acts": {7: partial(time.sleep, 300)}})
     # Killed between two checkpoints, with half a line written as a crash may leave it.
     _wait_for(lambda: run.joinpath("losses.jsonl").exists() and len(_lines(run)) >= 6)
     os.kill(rank.pid, signal.SIGKILL)
@@ -113,9 +112,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_so(whole, tmp_path, capsys
 def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(whole, tmp_path, number):
     run = str(tmp_path / "run")
     before = signal.getsignal(number)
-    threading.Timer(0.0, _signal_at, (run, 5, number)).start()
     with pytest.raises(PreemptedError, match="goes on"):
-        train_alone(run, dropout=0.3, seconds=0.05)
+        train_alone(run, dropout=0.3, data={"acts": {6: partial(_signal, number)}})
     stopped = committed_steps(run)[-1]
     assert 5 <= stopped < 12 and storage.read_json(f"{run}/progress.json")["status"] == "preempted"
     assert signal.getsignal(number) is before
@@ -126,9 +124,8 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(whole, tmp_pa
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
     run = str(tmp_path / "run")
     before = signal.getsignal(signal.SIGINT)
-    threading.Timer(0.0, _signal_at, (run, 5, signal.SIGINT, 2)).start()
     with pytest.raises(KeyboardInterrupt):
-        train_alone(run, seconds=0.5)
+        train_alone(run, data={"acts": {6: partial(_signal, signal.SIGINT, times=2)}})
     assert signal.getsignal(signal.SIGINT) is before and committed_steps(run) in ([], [4])
 
 
@@ -209,8 +206,6 @@ def _wait_for(condition, seconds=120):
         time.sleep(0.01)
 
 
-def _signal_at(run, step, number, times=1):
-    _wait_for(lambda: Path(run, "losses.jsonl").exists() and len(_lines(Path(run))) >= step)
+def _signal(number, times=1):
     for _ in range(times):
         os.kill(os.getpid(), number)
-        time.sleep(0.05)

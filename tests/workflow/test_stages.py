@@ -4,10 +4,12 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
 from dalle2_train.workflow import Workflow
+from dalle2_train.workflow.memory import PeakMemory
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,15 @@ def test_an_interrupted_stage_runs_again_and_its_seconds_add_up(tmp_path, monkey
     assert flow.records["a"].result == {"path": "there", "count": 0}
 
 
-def test_peak_memory_sees_a_child_process(tmp_path):
+def test_peak_memory_sees_a_child_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("dalle2_train.workflow.stages.PeakMemory", partial(PeakMemory, 0.05))
     hold = "import time; x = bytearray(b'1') * 300_000_000; print('held', flush=True); time.sleep(30)"
 
     def work(tell):
         child = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
-        time.sleep(4.5)
+        time.sleep(1)
         child.kill()
         child.communicate()
         return Made("x")

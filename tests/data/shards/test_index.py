@@ -325,14 +325,14 @@ def test_many_shards_are_read_by_many_processes(make_set: MakeSet, tmp_path: Pat
 
 
 KILLED = """
-import sys, time
+import sys
 from dalle2_train.data.shards import index as indexing
 
 def slowly(work, tasks):
     for task in tasks:
         yield work(task)
         print("one", flush=True)
-        time.sleep(0.2)
+        input()
 
 indexing.index(sys.argv[1], map_shards=slowly)
 """
@@ -341,11 +341,15 @@ indexing.index(sys.argv[1], map_shards=slowly)
 @pytest.mark.system
 def test_what_a_killed_run_has_read_is_not_read_again(bare: str, reads: list[str], tmp_path: Path):
     copy = shutil.copytree(bare, tmp_path / "copy")
-    process = subprocess.Popen([sys.executable, "-c", KILLED, bare], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with process.stdout:
-        for _ in range(2):
-            assert process.stdout.readline()
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, bare], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with process.stdin, process.stdout:
+        assert process.stdout.readline()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline()
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (Path(bare) / "manifest.json").exists()
