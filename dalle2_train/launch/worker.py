@@ -1,13 +1,12 @@
 """One rank's share of a training, the same in this process and on a Ray worker."""
 
-import os
-
 import torch
 import torch.distributed as dist
 
 from dalle2_train.config import to_dict
 from dalle2_train.launch.assembly import Assembly, assemble
 from dalle2_train.launch.job import TrainJob
+from dalle2_train.parallel.threads import cores_for_this_thread
 from dalle2_train.training.fit import FitResult, fit
 from dalle2_train.training.protocols import Recorder
 from dalle2_train.training.strategy import MeshStrategy
@@ -15,24 +14,17 @@ from dalle2_train.training.strategy import MeshStrategy
 
 def run(job: TrainJob, strategy: MeshStrategy) -> FitResult:
     """Build what the recipe says and train it to the end; every rank of the process group calls it."""
-    set_num_threads(job.recipe.training.num_threads)
-    assembly = assemble(job)
-    return fit(
-        assembly.module,
-        assembly.open_stream,
-        run_uri=job.run_uri,
-        manifest_base=assembly.manifest,
-        strategy=strategy,
-        recorder=_recorder(assembly) if dist.get_rank() == 0 else None,
-        sampler=assembly.sampler,
-    )
-
-
-def set_num_threads(num_threads: int | None) -> None:
-    """Sums over threads differ in the last bit, so their number is part of what makes a run repeatable."""
-    wanted = num_threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
-    if wanted:
-        torch.set_num_threads(wanted)
+    with cores_for_this_thread(job.recipe.training.num_threads):
+        assembly = assemble(job)
+        return fit(
+            assembly.module,
+            assembly.open_stream,
+            run_uri=job.run_uri,
+            manifest_base=assembly.manifest,
+            strategy=strategy,
+            recorder=_recorder(assembly) if dist.get_rank() == 0 else None,
+            sampler=assembly.sampler,
+        )
 
 
 def _recorder(assembly: Assembly) -> Recorder | None:

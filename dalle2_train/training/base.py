@@ -106,7 +106,7 @@ class UnclipModule(pl.LightningModule):
         self.ema = Ema(self.network)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.network, self.optimizer_config)
+        return build_optimizer(self.network, self.optimizer_config, self.autocast_dtype)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if device.type == "cpu":

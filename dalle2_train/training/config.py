@@ -65,8 +65,10 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its learning rate, which is a pure function of the step."""
+    """The optimizer and its learning rate, which is a pure function of the step."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon (Jordan et al. 2024) for the weights of linear layers and convolutions, AdamW for all else."""
     learning_rate: float = 1e-4
     beta1: float = 0.9
     beta2: float = 0.999

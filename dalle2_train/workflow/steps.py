@@ -25,6 +25,8 @@ from dalle2_train.generation.text_to_image import TextToImage
 Progress = Callable[[str, int, int], None]
 """(what, done, total)."""
 
+_IN_GRID = {"train": 24, "validation": 6, "compositional": 6}
+"""Pictures of a split: most show what was learned, some how far it carries."""
 _HEADINGS = {
     "train": "captions it was trained on",
     "validation": "things it has never seen",
@@ -70,12 +72,10 @@ def sample_grid(
     _publish(grid(model.draw(prompts, seed, progress=progress).image, prompts), to)
 
 
-def sample_captions(
-    model: str, data: str, to: str, sampler: GenerationConfig, num_per_split: int = 12
-) -> str:
+def sample_captions(model: str, data: str, to: str, sampler: GenerationConfig) -> str:
     """Draw captions of every split of `data` into the labelled grid `to`, a section a split; returns `to`."""
     captions = {
-        split: [sample.caption for sample in collect(data, split, limit=num_per_split, image_size=8)]
+        split: [sample.caption for sample in collect(data, split, limit=_IN_GRID[split], image_size=8)]
         for split in _splits(data)
     }
     images = open_text_to_image([model], sampler).draw([c for some in captions.values() for c in some]).image

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -148,6 +148,7 @@ def train_toy(
     nan_steps: tuple[int, ...] = (),
     seconds: float = 0.0,
     sam_rho: float = 0.0,
+    optimizer: Literal["adamw", "muon"] = "adamw",
     recorder: Any = None,
     sampler: Any = None,
     config: dict[str, Any] | None = None,
@@ -163,9 +164,12 @@ def train_toy(
         "precision": "fp32",  # the weights' own format, on machines that are fast at bf16 too
     } | training
     training_config = TrainingConfig(**settings)
-    optimizer = replace(OPTIMIZER, sam_rho=sam_rho)
     module = ToyModule(
-        ToyNetwork(dropout).to(dtype), training_config, optimizer, strategy._config, nan_steps=nan_steps
+        ToyNetwork(dropout).to(dtype),
+        training_config,
+        replace(OPTIMIZER, sam_rho=sam_rho, name=optimizer),
+        strategy._config,
+        nan_steps=nan_steps,
     )
     return fit(
         module,

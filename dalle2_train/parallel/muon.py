@@ -1,0 +1,90 @@
+"""Muon (Jordan et al. 2024): a matrix's step is its gradient's average with all singular values made about equal.
+
+So directions that the gradient hardly shows are learned as fast as its strongest ones. Kernels of convolutions are
+matrices of (out channels, what a pixel of theirs reads). A step's size is scaled as in Liu et al. 2025 ("Muon is
+scalable for LLM training"), so that the learning rates and decays of AdamW fit both.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
+
+MOMENTUM = 0.95
+# Five rounds of x → ax + bx³ + cx⁵ take singular values in (0.01, 1] to about 0.7 to 1.2; no more is needed.
+_COEFFICIENTS, _ROUNDS = (3.4445, -4.7750, 2.0315), 5
+
+
+class Muon(torch.optim.AdamW):
+    """Muon for `matrices`, AdamW for all other parameters: one optimizer, and one state in the checkpoints.
+
+    dtype: of the matrix products, which are most of its time; None: the weights' own.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        matrices: Iterable[nn.Parameter],
+        dtype: torch.dtype | None = None,
+        **adamw: Any,
+    ) -> None:
+        super().__init__(groups, **adamw)
+        self._matrices = set(matrices)
+        self._dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One update. Clears the gradients of the matrices."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter in self._matrices:
+                    self._step_matrix(parameter, group["lr"], group["weight_decay"])
+        super().step(closure)
+
+    def _step_matrix(self, parameter: nn.Parameter, rate: float, weight_decay: float) -> None:
+        gradient, parameter.grad = parameter.grad, None  # so that AdamW passes over it
+        if gradient is None:
+            return
+        state = self.state[parameter]
+        if not state:  # AdamW reads `step` of every state that it restores
+            state |= {"momentum_buffer": torch.zeros_like(parameter), "step": torch.zeros(())}
+        state["step"] += 1
+        average = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
+        update = _whole_orthogonal(gradient.lerp(average, MOMENTUM), self._dtype or parameter.dtype)
+        parameter.mul_(1 - rate * weight_decay)
+        longest = max(parameter.flatten(1).shape)
+        parameter.add_(update.to(parameter.dtype), alpha=-rate * 0.2 * longest**0.5)
+
+
+def kernels(network: nn.Module) -> Iterator[nn.Parameter]:
+    """The trained parameters that Muon steps: the weights of linear layers and convolutions."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            weight = module.weight
+            assert isinstance(weight, nn.Parameter)
+            if weight.requires_grad:
+                yield weight
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """U Vᵀ of the matrix's U S Vᵀ, roughly: by Newton–Schulz iteration, in its dtype. A matrix of zeros stays one."""
+    a, b, c = _COEFFICIENTS
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if is_tall else matrix
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(_ROUNDS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if is_tall else x
+
+
+def _whole_orthogonal(update: Tensor, dtype: torch.dtype) -> Tensor:
+    """`orthogonal` of a kernel that may be sharded: every rank computes the whole one and keeps its own part."""
+    whole = update.full_tensor() if isinstance(update, DTensor) else update
+    found = orthogonal(whole.flatten(1).to(dtype)).view(whole.shape)
+    if not isinstance(update, DTensor):
+        return found
+    mesh = update.device_mesh
+    return DTensor.from_local(found, mesh, [Replicate()] * mesh.ndim).redistribute(mesh, update.placements)
