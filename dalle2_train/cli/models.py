@@ -177,7 +177,8 @@ def _import(args: argparse.Namespace) -> Outcome:
 
 def _export(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import to_dict
-    from dalle2_train.export.diffusers_folder import check_exportable, export_diffusers, load_exportable
+    from dalle2_train.export.diffusers_folder import export_diffusers
+    from dalle2_train.export.exportable import check_exportable, load_exportable
     from dalle2_train.export.release import export_release
     from dalle2_train.export.upsampler_folder import check_upsampler, export_upsampler, is_upsampler_alone
     from dalle2_train.generation.drawing import load_model

@@ -18,8 +18,9 @@ from dalle2_train.export.release import (
     write_last,
     write_model,
 )
-from dalle2_train.export.staging import check_free, file_names, staged
+from dalle2_train.export.staging import check_free, staged
 from dalle2_train.export.unclip_folder import Weights, kinds_in, read_part
+from dalle2_train.export.upload import file_names
 from dalle2_train.generation.folders import RELEASE_MANIFEST
 
 # Neither pickles nor the half-precision copies that hubs keep beside the weights.
@@ -36,18 +37,18 @@ def import_diffusers(source: str, to: str) -> Release:
     or something else at `to`, where nothing is written then; RefusedError where an earlier import is damaged.
     """
     with local_pipeline(source) as folder:
-        digests = {name: storage.sha256_file(folder / name) for name in _wanted(file_names(folder))}
-        if not holds(to, "imported", digests):
-            check_free(to)
-            with staged(to, last=RELEASE_MANIFEST) as release:
-                _write(folder, source, release, to, digests)
+        about = _about(folder)
+        if not holds(to, "imported", about["imported"]):
+            check_free(to, about)
+            with staged(to, last=RELEASE_MANIFEST, about=about) as release:
+                _write(folder, source, release, to, about["imported"])
     return release_at(to)
 
 
 def check_import(source: str, to: str) -> list[str]:
     """Reads all of `source` and writes nothing; the kinds of its models. Errors: as `import_diffusers`."""
-    check_free(to)
     with local_pipeline(source) as folder, storage.local_staging() as scratch:
+        check_free(to, _about(folder))
         read_clip(folder, source, scratch)
         kinds = kinds_in(folder)
         for kind in (*kinds, "last"):
@@ -69,6 +70,11 @@ def local_pipeline(source: str) -> Iterator[Path]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             storage.download(storage.join(source, name), folder / name)
         yield folder
+
+
+def _about(folder: Path) -> dict[str, dict[str, str]]:
+    """What tells an import from others: file → SHA-256."""
+    return {"imported": {name: storage.sha256_file(folder / name) for name in _wanted(file_names(folder))}}
 
 
 def _wanted(names: list[str]) -> list[str]:

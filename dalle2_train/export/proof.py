@@ -2,9 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dalle2_train import storage
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.errors import RefusedError
+from dalle2_train.export.afresh import run_afresh
 from dalle2_train.export.drawings import of_pictures, of_prompts
 from dalle2_train.generation.config import (
     DecoderStageConfig,
@@ -40,7 +37,6 @@ PROOF_CONFIG = GenerationConfig(
 )
 
 _SCRIPT = Path(__file__).with_name("draw_with_diffusers.py")
-_MINUTES = 60
 _PACKAGES = ("dalle2-train", "diffusers", "transformers", "torch")
 
 
@@ -114,18 +110,5 @@ def _draw_afresh(folder: Path, request: dict[str, object], noise: dict[str, Tens
         )
         asked.write_text(json.dumps(request))
         save_file(noise, given)
-        # -P keeps this package's folder off the script's path.
-        command = [sys.executable, "-P", str(_SCRIPT), str(folder), str(asked), str(given), str(drawn)]
-        # The same number of threads: a folder must not be refused for what was set for this process only.
-        settings = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-        settings |= {"HF_HUB_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
-        try:
-            result = subprocess.run(
-                command, capture_output=True, text=True, timeout=60 * _MINUTES, env=os.environ | settings
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RefusedError(f"diffusers did not finish drawing within {_MINUTES} minutes") from error
-        if result.returncode:
-            lines = result.stderr.strip().splitlines() or ["no message"]
-            raise RefusedError(f"diffusers cannot load or run the exported folder: {lines[-1]}")
+        run_afresh(_SCRIPT, folder, asked, given, drawn)
         return load_file(drawn)["images"]

@@ -16,10 +16,11 @@ from dalle2_train.config import to_dict
 from dalle2_train.encoders.clip import save_clip
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
-from dalle2_train.export.staging import check_free, file_names, refuse_damage, staged
+from dalle2_train.export.staging import check_free, confirm, staged
+from dalle2_train.export.upload import file_names
 from dalle2_train.generation.direct import DirectModel
 from dalle2_train.generation.drawing import load_model
-from dalle2_train.generation.folders import RELEASE_MANIFEST
+from dalle2_train.generation.folders import RELEASE_MANIFEST, release_files
 from dalle2_train.generation.part import LAST
 from dalle2_train.generation.unclip import Part, TrainedPart, Unclip
 
@@ -50,8 +51,9 @@ def export_release(models: Sequence[str], to: str, *, clip: str | None = None) -
     model = load_model(models, clip=clip)
     digests = model_digests(model)
     if not (holds(to, "models", digests) and _same_statistics(to, model)):
-        check_free(to)
-        with staged(to, last=RELEASE_MANIFEST) as folder:
+        about = {"models": digests}
+        check_free(to, about)
+        with staged(to, last=RELEASE_MANIFEST, about=about) as folder:
             write_clip(model.clip, folder / "clip")
             for stage, part in model.parts.items():
                 _write_part(part, folder / stage)
@@ -85,7 +87,7 @@ def holds(to: str, key: str, value: Mapping[str, str]) -> bool:
     described = storage.read_json(uri)
     if not isinstance(described, dict) or described.get(key) != value:
         return False
-    refuse_damage(to, {name: entry["sha256"] for name, entry in described["files"].items()})
+    confirm(to, release_files(to))
     return True
 
 

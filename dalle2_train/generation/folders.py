@@ -40,19 +40,41 @@ def unpack_releases(models: Sequence[str]) -> list[str]:
     return uris
 
 
-def _release_folders(uri: str) -> list[str]:
-    """The folders in the release at `uri`, after every file's digest was compared with its manifest."""
+def release_files(uri: str) -> dict[str, str]:
+    """name → SHA-256 of every file in the release at `uri`, as its unclip.json says. InputError where it does not."""
     described = storage.read_json(storage.join(uri, RELEASE_MANIFEST))
     try:
-        for name, file in described["files"].items():
-            if storage.sha256_file(storage.join(uri, name)) != file["sha256"]:
-                raise RefusedError(
-                    f"{uri}: {name} is not the file that was released; restore it, or remove the folder and "
-                    "export again"
-                )
-        return [storage.join(uri, name) for name in described["models"]]
+        digests = {str(name): str(file["sha256"]) for name, file in described["files"].items()}
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{uri}: {RELEASE_MANIFEST} lacks {error}; restore it or export again") from error
+        raise _no_release(uri, error) from error
+    if not digests:
+        raise _no_release(uri, KeyError("files"))
+    return digests
+
+
+def verify_release(uri: str) -> dict[str, str]:
+    """`release_files`, after each file was compared with its digest. RefusedError where one is another."""
+    digests = release_files(uri)
+    for name, expected in digests.items():
+        if storage.sha256_file(storage.join(uri, name)) != expected:
+            raise RefusedError(
+                f"{uri}: {name} is not the file that was released; restore it, or remove the folder and export again"
+            )
+    return digests
+
+
+def _release_folders(uri: str) -> list[str]:
+    """The folders in the release at `uri`, verified."""
+    verify_release(uri)
+    described = storage.read_json(storage.join(uri, RELEASE_MANIFEST))
+    try:
+        return [storage.join(uri, name) for name in described["models"]]
+    except (KeyError, TypeError) as error:
+        raise _no_release(uri, error) from error
+
+
+def _no_release(uri: str, error: Exception) -> InputError:
+    return InputError(f"{uri}: {RELEASE_MANIFEST} is not a release's ({error}); restore it or export again")
 
 
 def only_one(kind: str, first: str | None, second: str) -> str:

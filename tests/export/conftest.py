@@ -1,6 +1,6 @@
 """Model folders shared by the tests of this room."""
 
-import json
+import importlib
 import runpy
 import sys
 from collections.abc import Mapping
@@ -8,13 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from dalle2_train.errors import RefusedError
-from dalle2_train.export import proof
+from dalle2_train.export import proof, upsampler_proof
 from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.unclip import Unclip
 
@@ -44,26 +42,17 @@ def unclip(models: Mapping[str, str]) -> Unclip:
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The proof's drawing in this process: a fresh one costs many seconds of imports."""
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proofs' scripts in this process: a fresh one costs many seconds of imports."""
     from diffusers.schedulers import scheduling_unclip
 
-    from dalle2_train.export import draw_with_diffusers
-
-    def draw(folder: Path, request: dict[str, object], noise: dict[str, Tensor]) -> Tensor:
+    def run(script: Path, *files: Path) -> None:
         # Registered, so that the script's own replacement is undone after the test.
         monkeypatch.setattr(scheduling_unclip, "randn_tensor", scheduling_unclip.randn_tensor)
-        asked, given, drawn = (
-            tmp_path / "request.json",
-            tmp_path / "noise.safetensors",
-            tmp_path / "drawn.safetensors",
-        )
-        asked.write_text(json.dumps(request))
-        save_file(noise, given)
         try:
-            draw_with_diffusers.main(folder, asked, given, drawn)
+            importlib.import_module(f"dalle2_train.export.{script.stem}").main(*files)
         except SystemExit as error:
             raise RefusedError(str(error)) from error
-        return load_file(drawn)["images"]
 
-    monkeypatch.setattr(proof, "_draw_afresh", draw)
+    for module in (proof, upsampler_proof):
+        monkeypatch.setattr(module, "run_afresh", run)

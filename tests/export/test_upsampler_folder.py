@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dalle2_train.checkpoints import model_digest
 from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.errors import InputError, RefusedError
-from dalle2_train.export import run_upsampler_with_diffusers as script
 from dalle2_train.export import upsampler_folder
 from dalle2_train.export.upsampler_folder import export_upsampler
 from dalle2_train.generation.config import UpsamplerStageConfig
@@ -22,20 +22,6 @@ from dalle2_train.networks.upsampler import UpsamplerConfig, enlarge
 CONFIG = UpsamplerConfig(low_size=32, high_size=64, channels=(32, 32), num_resnets=1)
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs, at import
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The proof in this process: a fresh one costs many seconds of imports."""
-    from safetensors.torch import load_file, save_file
-
-    def run(folder: Path, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        asked, answered = tmp_path / "given.safetensors", tmp_path / "found.safetensors"
-        save_file({name: value.contiguous() for name, value in given.items()}, asked)
-        script.main(folder, asked, answered)
-        return load_file(answered)
-
-    monkeypatch.setattr(upsampler_folder, "_run_afresh", run)
 
 
 @pytest.fixture
@@ -102,6 +88,16 @@ def test_another_network_in_the_folder_is_refused_and_leaves_nothing(
     with pytest.raises(RefusedError, match="super_res_last differs"):
         export_upsampler(model, str(tmp_path / "folder"))
     assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", '{"models": MODELS}', '{"models": MODELS, "proof": {}, "files": []}'])
+def test_an_export_json_of_another_program_is_told(model: str, tmp_path: Path, text: str):
+    digest = model_digest(load_upsampler(model).manifest)
+    (tmp_path / "folder").mkdir()
+    file = tmp_path / "folder" / "export.json"
+    file.write_text(text.replace("MODELS", json.dumps({"upsampler": digest})))
+    with pytest.raises(InputError, match="something is there already"):
+        export_upsampler(model, str(tmp_path / "folder"))
 
 
 def test_what_diffusers_cannot_hold_and_other_models_are_refused(

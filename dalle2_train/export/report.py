@@ -1,0 +1,57 @@
+"""An export for diffusers that has proved itself, and the export.json in it that says so."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dalle2_train import storage
+from dalle2_train.export.diffusers_names import TEXT_TO_IMAGE
+from dalle2_train.export.staging import check_free, confirm, staged
+from dalle2_train.export.upload import file_names
+
+REPORT = "export.json"
+
+
+@dataclass(frozen=True)
+class DiffusersExport:
+    """An exported folder and why it can be trusted."""
+
+    path: str
+    models: Mapping[str, str]
+    """Stage → digest of the model that was exported; the CLIP's is its fingerprint."""
+    proof: Mapping[str, Any]
+    """How far what a fresh process made of the folder is from ours, and what is allowed, as export.json holds it."""
+
+
+def proved_export(
+    to: str, about: Mapping[str, Any], last: str, make: Callable[[Path], Mapping[str, Any]]
+) -> DiffusersExport:
+    """The export at `to`; where it is not yet, `make` fills a folder and returns the proof.
+
+    about: `models` (stage → digest) and what else tells it from other exports. last: the file that is published after
+    all others. Errors: InputError when something else is at `to`; RefusedError where the export there is damaged; those
+    of `make`, with nothing at `to` then.
+    """
+    report = _report_at(to, last)
+    if report is not None and all(report.get(key) == value for key, value in about.items()):
+        confirm(to, report["files"])
+    else:
+        check_free(to, about)
+        with staged(to, last=last, about=about) as folder:
+            proof = make(folder)
+            files = {name: storage.sha256_file(folder / name) for name in file_names(folder)}
+            report = {**about, "proof": proof, "files": files}
+            storage.publish_json(str(folder / REPORT), report)
+    return DiffusersExport(storage.absolute(to), about["models"], report["proof"])
+
+
+def _report_at(to: str, last: str) -> dict[str, Any] | None:
+    """The report of an earlier export to the same place, if one was finished there."""
+    if not all(storage.exists(storage.join(to, name)) for name in (last, REPORT)):
+        return None
+    found = storage.read_json(storage.join(to, REPORT))
+    if not isinstance(found, dict):
+        return None
+    report = {"pipeline": TEXT_TO_IMAGE, "files": {}, "proof": None} | found
+    return report if isinstance(report["files"], dict) and isinstance(report["proof"], dict) else None
