@@ -5,6 +5,7 @@ Legend: B pictures, h H sides of the small and the large ones.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dalle2_train import seeding
 from dalle2_train.data.samples.degradation import Degradation
 from dalle2_train.generation.config import UpsamplerStageConfig
 from dalle2_train.generation.noise import Draws
-from dalle2_train.generation.pixels import to_uint8
+from dalle2_train.generation.pixels import psnr, to_uint8
 from dalle2_train.generation.unclip import Part
 from dalle2_train.generation.upsampling import run_upsampler
 from dalle2_train.networks.upsampler import Upsampler, enlarge
@@ -27,6 +28,7 @@ from dalle2_train.training.upsampler import UpsamplerModelConfig
 
 SEED = 0
 BATCH = 16
+_MOST_DECIBELS = 20 * math.log10(255 / 0.1)
 
 
 @dataclass(frozen=True)
@@ -75,18 +77,17 @@ def compare(
     part: Part[Upsampler], images: Tensor, small: Tensor, samplers: Mapping[str, UpsamplerStageConfig]
 ) -> dict[str, dict[str, Any]]:
     """Sampler → its `Score` as JSON."""
-    theirs = psnr(bicubic(small, images.shape[-1]), images)
+    theirs = _decibels(bicubic(small, images.shape[-1]), images)
     found = {}
     for name, sampler in samplers.items():
-        mine = psnr(ours(part, small, sampler), images)
+        mine = _decibels(ours(part, small, sampler), images)
         found[name] = {key: round(value, 3) for key, value in vars(_score(mine, theirs)).items()}
     return found
 
 
-def psnr(images: Tensor, true: Tensor) -> list[float]:
-    """dB of each picture, both (B, 3, H, H) uint8."""
-    errors = (images.double() - true.double()).square().flatten(1).mean(1)  # (B,)
-    return (10 * torch.log10(255**2 / errors.clamp(min=1e-2))).tolist()
+def _decibels(images: Tensor, true: Tensor) -> list[float]:
+    """Of each picture, both (B, 3, H, H) uint8; equal ones have what an error of a tenth of a level would."""
+    return psnr(images, true, span=255).clamp(max=_MOST_DECIBELS).tolist()
 
 
 def _score(mine: list[float], theirs: list[float]) -> Score:

@@ -23,7 +23,7 @@ from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.manipulations.drawing import DEFAULTS, Session, draw_small
 from dalle2_train.generation.manipulations.latents import InversionConfig, find_latents
 from dalle2_train.generation.manipulations.pictures import Picture, to_signal
-from dalle2_train.generation.manipulations.variations import psnr
+from dalle2_train.generation.pixels import psnr
 from dalle2_train.generation.unclip import Unclip
 
 
@@ -63,7 +63,10 @@ def measure(
     latents = find_latents(unclip, pictures, config.decoder, InversionConfig(num_refinements), lambda: None)
     session = Session(unclip, config, 0, lambda: None)
     drawn = draw_small(session, latents, torch.arange(len(pictures)))
-    found = [psnr(image, to_signal(picture.small)) for image, picture in zip(drawn, pictures, strict=True)]
+    found = [
+        psnr(image, to_signal(picture.small), span=2).item()
+        for image, picture in zip(drawn, pictures, strict=True)
+    ]
     return {
         "num_steps": num_steps,
         "num_refinements": num_refinements,

@@ -13,7 +13,7 @@ from dalle2_train.generation.manipulations.latents import InversionConfig, Laten
 from dalle2_train.generation.manipulations.pictures import Picture, to_signal
 from dalle2_train.generation.manipulations.sheet import Sheet
 from dalle2_train.generation.pipeline import ticker
-from dalle2_train.generation.pixels import to_uint8
+from dalle2_train.generation.pixels import psnr, to_uint8
 from dalle2_train.generation.text_to_image import Progress
 from dalle2_train.generation.unclip import Unclip
 
@@ -62,16 +62,10 @@ def vary(
 def facts_of_inversion(latents: Latents, picture: Picture, small: Tensor) -> dict[str, float]:
     """How near the decoder's `small` (1, 3, h, w) comes to the picture, and how like noise its x_T (1, …) is."""
     return {
-        "reconstruction_psnr_db": psnr(small[0], to_signal(picture.small)),
+        "reconstruction_psnr_db": psnr(small[0], to_signal(picture.small), span=2).item(),
         "x_T_mean": float(latents.x_T.mean()),
         "x_T_std": float(latents.x_T.std()),
     }
-
-
-def psnr(image: Tensor, other: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of two pictures in [-1, 1]."""
-    error = (image.double() - other.to(image).double()).square().mean()
-    return float(10 * torch.log10(4 / error))
 
 
 def _check(unclip: Unclip, config: GenerationConfig, etas: Sequence[float], num_samples: int) -> None:

@@ -13,8 +13,7 @@ from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.manipulations.drawing import Session, check_config, draw
 from dalle2_train.generation.manipulations.latents import InversionConfig, Latents, find_latents
 from dalle2_train.generation.manipulations.pictures import Picture, open_picture, to_signal
-from dalle2_train.generation.manipulations.variations import psnr
-from dalle2_train.generation.pixels import to_uint8
+from dalle2_train.generation.pixels import psnr, to_uint8
 from dalle2_train.generation.unclip import Unclip
 
 
@@ -51,7 +50,9 @@ def test_to_signal_is_undone_by_to_uint8() -> None:
 def given_back(unclip: Unclip, latents: Latents, pictures: list[Picture], config: GenerationConfig) -> float:
     """The lower PSNR of the two."""
     drawn = draw(Session(unclip, config, 0, nothing), latents, torch.arange(2)).small
-    return min(psnr(small, to_signal(p.small)) for small, p in zip(drawn, pictures, strict=True))
+    return min(
+        psnr(small, to_signal(p.small), span=2).item() for small, p in zip(drawn, pictures, strict=True)
+    )
 
 
 def test_the_embedding_is_clips_and_the_noise_gives_the_picture_back(
