@@ -1,6 +1,7 @@
 """`evaluate`, `promote`, `import`, `export` and `sample`: what is done with trained models."""
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dalle2_train.cli.manners import (
@@ -177,12 +178,6 @@ def _import(args: argparse.Namespace) -> Outcome:
 
 def _export(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import to_dict
-    from dalle2_train.export.diffusers_folder import export_diffusers
-    from dalle2_train.export.exportable import check_exportable, load_exportable
-    from dalle2_train.export.release import export_release
-    from dalle2_train.export.upsampler_folder import check_upsampler, export_upsampler, is_upsampler_alone
-    from dalle2_train.generation.drawing import load_model
-    from dalle2_train.generation.part import load_upsampler
     from dalle2_train.workflow.progress import on_a_line
 
     models = resolve_models(args.models, args.tracking)
@@ -190,25 +185,40 @@ def _export(args: argparse.Namespace) -> Outcome:
         raise InputError(
             f"--pipeline {args.pipeline} is diffusers'; leave it out with --format {args.format}"
         )
-    pipeline = _PIPELINES[args.pipeline or "text-to-image"]
+    check, export = _exporter(args, models)
     if args.dry_run:
-        if args.format == "safetensors":
-            load_model(models)
-        elif args.pipeline is None and is_upsampler_alone(models):
-            check_upsampler(load_upsampler(models[0]))
-        else:
-            check_exportable(load_exportable(models, pipeline), pipeline)
+        check()
         return would(
             {"models": models, "to": args.to}, f"export {', '.join(models)} as {args.format} to {args.to}"
         )
     with on_a_line("export"):
-        if args.format == "safetensors":
-            result = export_release(models, args.to)
-        elif args.pipeline is None and is_upsampler_alone(models):
-            result = export_upsampler(models[0], args.to)
-        else:
-            result = export_diffusers(models, args.to, pipeline=pipeline)
+        result = export()
     return Outcome(to_dict(result), f"{result.path}: {args.format}, {', '.join(result.models)}")
+
+
+def _exporter(args: argparse.Namespace, models: list[str]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """(what refuses all that the export would, but for its proof, the export)."""
+    from dalle2_train.export import diffusers_folder, exportable, release, upsampler_folder
+    from dalle2_train.export.diffusers_names import diffusers_version
+    from dalle2_train.generation.drawing import load_model
+    from dalle2_train.generation.part import load_upsampler
+
+    to, pipeline = args.to, _PIPELINES[args.pipeline or "text-to-image"]
+    if args.format == "safetensors":
+        return (
+            lambda: release.is_released(load_model(models), to),
+            lambda: release.export_release(models, to),
+        )
+    diffusers_version()
+    if args.pipeline is None and upsampler_folder.is_upsampler_alone(models):
+        return (
+            lambda: upsampler_folder.is_exported(load_upsampler(models[0]), to),
+            lambda: upsampler_folder.export_upsampler(models[0], to),
+        )
+    return (
+        lambda: diffusers_folder.is_exported(exportable.load_exportable(models, pipeline), to, pipeline),
+        lambda: diffusers_folder.export_diffusers(models, to, pipeline=pipeline),
+    )
 
 
 def _sample(args: argparse.Namespace) -> Outcome:

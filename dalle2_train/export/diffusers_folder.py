@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dalle2_train.export import report
 from dalle2_train.export.diffusers_names import IMAGE_VARIATION, INDEX, TEXT_TO_IMAGE, diffusers_version
 from dalle2_train.export.diffusers_parts import write_folder
 from dalle2_train.export.exportable import check_exportable, load_exportable
@@ -12,6 +13,7 @@ from dalle2_train.export.proof import PROOF_CONFIG, prove
 from dalle2_train.export.release import model_digests
 from dalle2_train.export.report import DiffusersExport, proved_export
 from dalle2_train.generation.config import GenerationConfig
+from dalle2_train.generation.unclip import Unclip
 
 PROOF_PROMPTS = ("a red heart", "an old dog and a small cat look at the moon over the sea")
 
@@ -42,5 +44,15 @@ def export_diffusers(
         drawn = () if pipeline == IMAGE_VARIATION else prompts
         return asdict(prove(unclip, folder, drawn, proof_config))
 
-    about = {"pipeline": pipeline, "models": model_digests(unclip)}
-    return proved_export(to, about, INDEX, make)
+    return proved_export(to, _about(unclip, pipeline), INDEX, make)
+
+
+def is_exported(unclip: Unclip, to: str, pipeline: str = TEXT_TO_IMAGE) -> bool:
+    """Is the export of these very models at `to`? Where not, there is room for it, and diffusers can hold them: errors
+    as `export_diffusers`, but for the proof."""
+    check_exportable(unclip, pipeline)
+    return report.is_exported(to, _about(unclip, pipeline), INDEX)
+
+
+def _about(unclip: Unclip, pipeline: str) -> dict[str, Any]:
+    return {"pipeline": pipeline, "models": model_digests(unclip)}

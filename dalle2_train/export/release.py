@@ -50,15 +50,22 @@ def export_release(models: Sequence[str], to: str, *, clip: str | None = None) -
     """
     model = load_model(models, clip=clip)
     digests = model_digests(model)
-    if not (holds(to, "models", digests) and _same_statistics(to, model)):
-        about = {"models": digests}
-        check_free(to, about)
-        with staged(to, last=RELEASE_MANIFEST, about=about) as folder:
+    if not is_released(model, to):
+        with staged(to, last=RELEASE_MANIFEST, about={"models": digests}) as folder:
             write_clip(model.clip, folder / "clip")
             for stage, part in model.parts.items():
                 _write_part(part, folder / stage)
             publish_release(folder, digests, {stage: part.manifest for stage, part in model.parts.items()})
     return release_at(to)
+
+
+def is_released(model: Unclip | DirectModel, to: str) -> bool:
+    """Is the release of this very model at `to`? Where not, there is room for it: errors as `export_release`."""
+    digests = model_digests(model)
+    if holds(to, "models", digests) and _same_statistics(to, model):
+        return True
+    check_free(to, {"models": digests})
+    return False
 
 
 def release_at(to: str) -> Release:

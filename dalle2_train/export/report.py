@@ -24,26 +24,34 @@ class DiffusersExport:
     """How far what a fresh process made of the folder is from ours, and what is allowed, as export.json holds it."""
 
 
+def is_exported(to: str, about: Mapping[str, Any], last: str) -> bool:
+    """Is the export that `about` tells of at `to`? Where not, there is room for it.
+
+    about: `models` (stage → digest) and what else tells it from other exports. last: the file that is published after
+    all others. Errors: InputError when something else is at `to`; RefusedError where the export there is damaged.
+    """
+    report = _report_at(to, last)
+    if report is not None and all(report.get(key) == value for key, value in about.items()):
+        confirm(to, report["files"])
+        return True
+    check_free(to, about)
+    return False
+
+
 def proved_export(
     to: str, about: Mapping[str, Any], last: str, make: Callable[[Path], Mapping[str, Any]]
 ) -> DiffusersExport:
     """The export at `to`; where it is not yet, `make` fills a folder and returns the proof.
 
-    about: `models` (stage → digest) and what else tells it from other exports. last: the file that is published after
-    all others. Errors: InputError when something else is at `to`; RefusedError where the export there is damaged; those
-    of `make`, with nothing at `to` then.
+    Errors: as `is_exported`, and those of `make`, with nothing at `to` then.
     """
-    report = _report_at(to, last)
-    if report is not None and all(report.get(key) == value for key, value in about.items()):
-        confirm(to, report["files"])
-    else:
-        check_free(to, about)
+    if not is_exported(to, about, last):
         with staged(to, last=last, about=about) as folder:
             proof = make(folder)
             files = {name: storage.sha256_file(folder / name) for name in file_names(folder)}
-            report = {**about, "proof": proof, "files": files}
-            storage.publish_json(str(folder / REPORT), report)
-    return DiffusersExport(storage.absolute(to), about["models"], report["proof"])
+            storage.publish_json(str(folder / REPORT), {**about, "proof": proof, "files": files})
+    proof = storage.read_json(storage.join(to, REPORT))["proof"]
+    return DiffusersExport(storage.absolute(to), about["models"], proof)
 
 
 def _report_at(to: str, last: str) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from dalle2_train.checkpoints import model_digest
 from dalle2_train.checkpoints.manifest import has_manifest, read_manifest
 from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.errors import RefusedError
+from dalle2_train.export import report
 from dalle2_train.export.diffusers_names import diffusers_version
 from dalle2_train.export.exportable import schedule_faults
 from dalle2_train.export.report import REPORT, DiffusersExport, proved_export
@@ -40,7 +41,18 @@ def export_upsampler(model: str, to: str) -> DiffusersExport:
         _write(part, folder)
         return prove_upsampler(part, folder)
 
-    return proved_export(to, {"models": {"upsampler": model_digest(part.manifest)}}, REPORT, make)
+    return proved_export(to, _about(part), REPORT, make)
+
+
+def is_exported(part: Part[Upsampler], to: str) -> bool:
+    """Is the export of this very model at `to`? Where not, there is room for it, and diffusers can hold it: errors as
+    `export_upsampler`, but for the proof."""
+    check_upsampler(part)
+    return report.is_exported(to, _about(part), REPORT)
+
+
+def _about(part: Part[Upsampler]) -> dict[str, Any]:
+    return {"models": {"upsampler": model_digest(part.manifest)}}
 
 
 def is_upsampler_alone(models: Sequence[str]) -> bool:
