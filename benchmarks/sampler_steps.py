@@ -37,7 +37,7 @@ from dalle2_train.generation.decoder import run_decoder
 from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pixels import to_uint8
-from dalle2_train.generation.presets import generation_config
+from dalle2_train.generation.presets import generation_config, of_profile
 from dalle2_train.generation.prior import run_prior
 from dalle2_train.generation.unclip import ArPriorPart, Unclip
 from dalle2_train.workflow.progress import on_a_line
@@ -156,7 +156,7 @@ def _open(args: argparse.Namespace) -> Bench:
             f"{args.model} has an ar_prior, which no diffusion sampler draws; give a diffusion prior"
         )
     settings = override({"generation": {}}, args.set)["generation"]
-    config = generation_config(settings, unclip.decoder.manifest.profile)
+    config = generation_config(settings, of_profile(unclip.decoder.manifest.profile))
     size = unclip.decoder.network.config.image_size
     gallery = choose(collect(args.data, args.split, size), args.gallery)
     judge = load_judge()

@@ -176,8 +176,8 @@ def test_a_cut_shard_is_refused_by_name(
             "'gidance'",
         ),
         (
-            ["sample", "TMP", "--prompt", "x", "--to", "TMP/x.png", "--set", "generation.preset=papre"],
-            "'papre' is none of karlo, paper",
+            ["sample", "TMP", "--prompt", "x", "--to", "TMP/x.png", "--set", "generation.preset=paper"],
+            "'preset'",
         ),
         (["calibrate", "TMP/none", "--data", "TMP"], "TMP/none"),
         (["calibrate", "TMP/none", "--data", "TMP", "--set", "num_sample=3"], "'num_samples'"),

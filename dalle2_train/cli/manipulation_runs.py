@@ -2,9 +2,10 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dalle2_train.cli.manners import Outcome, extent, resolve_models, sections, would
+from dalle2_train.cli.sampler import chosen_defaults, in_words, tell, told
 from dalle2_train.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ def vary(args: argparse.Namespace) -> Outcome:
     from dalle2_train.generation.manipulations.pictures import open_picture
     from dalle2_train.generation.manipulations.variations import vary as draw_variations
 
-    unclip, config = _open_inverting(args)
+    unclip, config, _ = opened = _open_inverting(args)
     picture = open_picture(args.picture, unclip)
-    told = {"picture": args.picture, "eta": args.eta, "samples": args.samples}
-    return _finish(args, told, lambda progress: draw_variations(
+    about = {"picture": args.picture, "eta": args.eta, "samples": args.samples}
+    return _finish(args, opened, about, lambda progress: draw_variations(
         unclip, picture, args.eta, args.samples, config, _inversion(args), seed=args.seed, progress=progress
     ))  # fmt: skip
 
@@ -34,13 +35,13 @@ def interpolate(args: argparse.Namespace) -> Outcome:
     from dalle2_train.generation.manipulations.interpolation import interpolate as draw_between
     from dalle2_train.generation.manipulations.pictures import open_picture
 
-    unclip, config = _open_inverting(args)
+    unclip, config, _ = opened = _open_inverting(args)
     if args.fixed_noise and args.refinements is not None:
         raise InputError("--refinements is of an inversion, and --fixed-noise does without; leave one out")
     first, last = (open_picture(uri, unclip) for uri in (args.first, args.last))
     inversion = None if args.fixed_noise else _inversion(args)
-    told = {"pictures": [args.first, args.last], "steps": args.steps, "fixed_noise": args.fixed_noise}
-    return _finish(args, told, lambda progress: draw_between(
+    about = {"pictures": [args.first, args.last], "steps": args.steps, "fixed_noise": args.fixed_noise}
+    return _finish(args, opened, about, lambda progress: draw_between(
         unclip, first, last, args.steps, config, inversion, seed=args.seed, progress=progress
     ))  # fmt: skip
 
@@ -51,11 +52,11 @@ def textdiff(args: argparse.Namespace) -> Outcome:
     from dalle2_train.generation.manipulations.text_diff import text_direction
     from dalle2_train.generation.manipulations.text_diff import textdiff as draw_turned
 
-    unclip, config = _open_inverting(args)
+    unclip, config, _ = opened = _open_inverting(args)
     picture = open_picture(args.picture, unclip)
     direction = text_direction(unclip.clip, args.before, args.after)
-    told = {"picture": args.picture, "from": args.before, "into": args.after, "theta": args.theta}
-    return _finish(args, told, lambda progress: draw_turned(
+    about = {"picture": args.picture, "from": args.before, "into": args.after, "theta": args.theta}
+    return _finish(args, opened, about, lambda progress: draw_turned(
         unclip, picture, direction, args.theta, config, _inversion(args), seed=args.seed, progress=progress
     ))  # fmt: skip
 
@@ -68,12 +69,12 @@ def inpaint(args: argparse.Namespace) -> Outcome:
     from dalle2_train.generation.manipulations.masks import open_canvas
     from dalle2_train.generation.pipeline import check_steps, stages_of
 
-    unclip, config = _open(args, {})
+    unclip, config, _ = opened = _open(args, {})
     check_embed(unclip, config)
     check_steps(stages_of(unclip, config))
     canvas = open_canvas(args.picture, args.mask, unclip)
-    told = {"picture": args.picture, "mask": args.mask, "prompt": args.prompt, "samples": args.samples}
-    return _finish(args, told, lambda progress: paint(
+    about = {"picture": args.picture, "mask": args.mask, "prompt": args.prompt, "samples": args.samples}
+    return _finish(args, opened, about, lambda progress: paint(
         unclip, canvas, args.prompt, args.samples, config, Resampling(args.resample),
         seed=args.seed, progress=progress,
     ))  # fmt: skip
@@ -85,13 +86,13 @@ def probe(args: argparse.Namespace) -> Outcome:
     from dalle2_train.generation.manipulations.components import probe as draw_rebuilt
     from dalle2_train.generation.manipulations.pictures import open_picture
 
-    unclip, config = _open_inverting(args)
+    unclip, config, _ = opened = _open_inverting(args)
     picture, embed_dim = open_picture(args.picture, unclip), unclip.clip.embed_dim
     counts = args.components or growing(embed_dim, 6)
     check_counts(counts, embed_dim)
     components = _components(args, unclip)
-    told = {"picture": args.picture, "source": args.embeddings or args.data, "samples": args.samples}
-    return _finish(args, told, lambda progress: draw_rebuilt(
+    about = {"picture": args.picture, "source": args.embeddings or args.data, "samples": args.samples}
+    return _finish(args, opened, about, lambda progress: draw_rebuilt(
         unclip, picture, components(), counts, args.samples, config, seed=args.seed, progress=progress
     ))  # fmt: skip
 
@@ -107,31 +108,46 @@ def _components(args: argparse.Namespace, unclip: "Unclip") -> Callable[[], "Com
     return lambda: components_of_shards(args.data, unclip.clip)
 
 
-def _open_inverting(args: argparse.Namespace) -> tuple["Unclip", "GenerationConfig"]:
+class _Opened(NamedTuple):
+    """What is drawn with."""
+
+    unclip: "Unclip"
+    config: "GenerationConfig"
+    source: str
+    """Where the sampler is from."""
+
+
+def _open_inverting(args: argparse.Namespace) -> _Opened:
     """`_open` for a manipulation that draws from a given x_T."""
     from dalle2_train.generation.manipulations.drawing import DEFAULTS, check_config
 
-    unclip, config = _open(args, DEFAULTS)
-    check_config(unclip, config)
-    return unclip, config
+    opened = _open(args, DEFAULTS)
+    check_config(opened.unclip, opened.config)
+    return opened
 
 
-def _open(
-    args: argparse.Namespace, defaults: Mapping[str, Mapping[str, Any]]
-) -> tuple["Unclip", "GenerationConfig"]:
-    """The model, and how it is sampled; the grid could be written."""
+def _open(args: argparse.Namespace, of_its_own: Mapping[str, Mapping[str, Any]]) -> _Opened:
+    """The model, and how it is sampled, which is told; the grid could be written.
+
+    of_its_own: sections of the generation that the manipulation has defaults of its own for.
+    """
     from dalle2_train import storage
     from dalle2_train.generation.load import load_unclip
-    from dalle2_train.generation.presets import generation_config
+    from dalle2_train.generation.presets import generation_config, of_profile
 
     if not args.to.lower().endswith(".png"):
         raise InputError(f"--to {args.to}: the grid is a PNG; give a name that ends in .png")
-    settings = sections(args.set, generation=defaults)["generation"]
-    generation_config(settings)  # to be told now, not when the models are loaded
-    unclip = load_unclip(resolve_models(args.models, args.tracking), parts=("decoder", "upsampler"))
-    config = generation_config(settings, unclip.decoder.manifest.profile)
+    settings = sections(args.set, generation={})["generation"]
+    models = resolve_models(args.models, args.tracking)
+    defaults = chosen_defaults(args.preset, models)
+    # To be told now, not when the models are loaded.
+    generation_config(settings, (defaults or of_profile(None)).but(of_its_own))
+    unclip = load_unclip(models, parts=("decoder", "upsampler"))
+    chosen = (defaults or of_profile(unclip.decoder.manifest.profile)).but(of_its_own)
+    config = generation_config(settings, chosen)
     storage.check_could_write(storage.parent(args.to))
-    return unclip, config
+    tell(chosen.source, settings)
+    return _Opened(unclip, config, chosen.source)
 
 
 def _inversion(args: argparse.Namespace) -> "InversionConfig":
@@ -140,14 +156,18 @@ def _inversion(args: argparse.Namespace) -> "InversionConfig":
     return InversionConfig() if args.refinements is None else InversionConfig(args.refinements)
 
 
-def _finish(args: argparse.Namespace, told: dict[str, Any], work: Callable[["Progress"], "Sheet"]) -> Outcome:
+def _finish(
+    args: argparse.Namespace, opened: _Opened, about: dict[str, Any], work: Callable[["Progress"], "Sheet"]
+) -> Outcome:
     """Does the work, unless it is a dry run, and tells where the grid is."""
+    from dalle2_train.config import to_dict
     from dalle2_train.workflow.manipulations import write_sheet
     from dalle2_train.workflow.progress import on_a_line
 
-    name = args.run.__name__
+    name, generation = args.run.__name__, to_dict(opened.config)
+    about |= told(opened.source, generation)
     if args.dry_run:
-        return would({"to": args.to, **told}, f"{name} into {args.to}")
+        return would({"to": args.to, **about}, f"{name} into {args.to}", in_words(generation))
     with on_a_line(name) as line:
         sheet = work(line.tell)
     write_sheet(sheet, args.to)
@@ -156,5 +176,5 @@ def _finish(args: argparse.Namespace, told: dict[str, Any], work: Callable[["Pro
     )
     text = f"{args.to}: {len(sheet.rows)} × {len(sheet.columns)} pictures"
     return Outcome(
-        {"to": args.to, "seed": args.seed, **told, **sheet.facts}, f"{text}; {measured}".rstrip("; ")
+        {"to": args.to, "seed": args.seed, **about, **sheet.facts}, f"{text}; {measured}".rstrip("; ")
     )

@@ -10,11 +10,11 @@ from dalle2_train.cli.manners import (
     Outcome,
     add_command,
     add_models,
-    add_settings,
     number_from,
     several,
     share,
 )
+from dalle2_train.cli.sampler import add_sampler
 
 _FILE_HELP = "a picture of any size; its middle square is used"
 
@@ -86,7 +86,7 @@ def _add(
     add_models(parser)
     parser.add_argument("--to", required=True, metavar="PNG", help="the labelled grid")
     parser.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
-    add_settings(parser, "the generation, for instance generation.decoder.guidance_scale=2")
+    add_sampler(parser, "the generation, for instance generation.decoder.guidance_scale=2")
     return parser
 
 

@@ -86,9 +86,10 @@ def several(of_one: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return lambda text: [of_one(part) for part in text.split(",")]
 
 
-def would(data: dict[str, Any], text: str) -> Outcome:
-    """The result of a dry run."""
-    return Outcome({"dry_run": True, **data}, f"would {text} (dry run: nothing was done)")
+def would(data: dict[str, Any], text: str, resolved: str = "") -> Outcome:
+    """The result of a dry run; `resolved`: further lines, of what it would be done with."""
+    lines = [f"would {text} (dry run: nothing was done)", resolved]
+    return Outcome({"dry_run": True, **data}, "\n".join(line for line in lines if line))
 
 
 def extent(uri: str) -> tuple[dict[str, Any], str]:

@@ -16,13 +16,12 @@ from dalle2_train.cli.manners import (
     sections,
     would,
 )
+from dalle2_train.cli.sampler import add_sampler, chosen_defaults, in_words, tell, told
 from dalle2_train.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
+    from dalle2_train.generation.text_to_image import TextToImage
     from dalle2_train.promotion import PromotionPolicy
-
-
-_PRESET_HELP = "on top of generation.preset=karlo or paper (default: the model's profile)"
 
 
 def add_commands(commands: Any) -> None:
@@ -38,10 +37,8 @@ def _add_evaluate(commands: Any) -> None:
     add_models(evaluate)
     evaluate.add_argument("--data", required=True, metavar="URI", help="folder of shards")
     evaluate.add_argument("--to", metavar="URI", help="folder for the report (default: MODEL/evaluation)")
-    add_settings(
-        evaluate,
-        "the evaluation, for instance evaluation.num_queries=50 or generation.decoder.num_steps=50, "
-        f"{_PRESET_HELP}",
+    add_sampler(
+        evaluate, "the evaluation, for instance evaluation.num_queries=50 or generation.decoder.num_steps=50"
     )
 
 
@@ -96,33 +93,41 @@ def _add_sample(commands: Any) -> None:
     )
     sample.add_argument("--to", required=True, metavar="PNG", help="the picture: one, or a labelled grid")
     sample.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
-    add_settings(sample, f"the generation, for instance generation.decoder.guidance_scale=2, {_PRESET_HELP}")
+    add_sampler(sample, "the generation, for instance generation.decoder.guidance_scale=2")
 
 
 def _evaluate(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import build
     from dalle2_train.evaluation import EvaluationConfig, table
-    from dalle2_train.generation.drawing import open_with_settings
-    from dalle2_train.generation.presets import generation_config
     from dalle2_train.workflow.progress import on_a_line
     from dalle2_train.workflow.steps import evaluate_model
 
     settings = sections(args.set, evaluation={}, generation={})
-    generation_config(settings["generation"])  # to be told now, not when the models are loaded
     models = resolve_models(args.models, args.tracking)
-    model = open_with_settings(models, settings["generation"])
+    model, source = _open_to_draw(args, models, settings["generation"])
     config = build(EvaluationConfig, {"image_size": model.image_size, **settings["evaluation"]}, "evaluation")
     if args.dry_run:
         found, of_them = extent(args.data)
-        data = {"models": models, "data": args.data, **found}
-        return would(data, f"judge {', '.join(models)} on {of_them} of {args.data}")
+        data = {"models": models, "data": args.data, **found, **told(source, model.settings)}
+        return would(data, f"judge {', '.join(models)} on {of_them} of {args.data}", in_words(model.settings))
     with on_a_line("evaluate") as line:
 
         def tell(what: str, done: int, total: int) -> None:
             line.tell(done, total, what)
 
         report_uri, report = evaluate_model(model, models, args.data, config, to=args.to, progress=tell)
-    return Outcome({"report": report_uri, **report.to_json()}, table(report))
+    return Outcome({"report": report_uri, "sampler_from": source, **report.to_json()}, table(report))
+
+
+def _open_to_draw(
+    args: argparse.Namespace, models: list[str], settings: dict[str, Any]
+) -> tuple["TextToImage", str]:
+    """The model with its sampler, and where that is from, which is told."""
+    from dalle2_train.generation.drawing import open_with_settings
+
+    model, defaults = open_with_settings(models, settings, chosen_defaults(args.preset, models))
+    tell(defaults.source, settings)
+    return model, defaults.source
 
 
 def _promote(args: argparse.Namespace) -> Outcome:
@@ -223,21 +228,19 @@ def _exporter(args: argparse.Namespace, models: list[str]) -> tuple[Callable[[],
 
 def _sample(args: argparse.Namespace) -> Outcome:
     from dalle2_train import storage
-    from dalle2_train.generation.drawing import open_with_settings
-    from dalle2_train.generation.presets import generation_config
     from dalle2_train.workflow.progress import on_a_line
     from dalle2_train.workflow.steps import sample_grid
 
     if not args.to.lower().endswith(".png"):
         raise InputError(f"--to {args.to}: the picture is a PNG; give a name that ends in .png")
     settings = sections(args.set, generation={})["generation"]
-    generation_config(settings)  # to be told now, not when the models are loaded
-    model = open_with_settings(resolve_models(args.models, args.tracking), settings)
+    model, source = _open_to_draw(args, resolve_models(args.models, args.tracking), settings)
     storage.check_could_write(storage.parent(args.to))
     count = f"{len(args.prompt)} picture{'s' * (len(args.prompt) > 1)}"
     if args.dry_run:
-        return would({"to": args.to, "prompts": args.prompt}, f"sample {count} into {args.to}")
+        data = {"to": args.to, "prompts": args.prompt, **told(source, model.settings)}
+        return would(data, f"sample {count} into {args.to}", in_words(model.settings))
     with on_a_line("sample") as line:
         sample_grid(model, args.prompt, args.to, seed=args.seed, progress=line.tell)
-    done = {"to": args.to, "prompts": args.prompt, "seed": args.seed, "generation": dict(model.settings)}
+    done = {"to": args.to, "prompts": args.prompt, "seed": args.seed, **told(source, model.settings)}
     return Outcome(done, f"{args.to}: {count}")

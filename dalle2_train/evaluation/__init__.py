@@ -2,7 +2,7 @@
 
 from dalle2_train.evaluation.config import EvaluationConfig
 from dalle2_train.evaluation.evaluate import ModelIdentity, evaluate
-from dalle2_train.evaluation.identity import verified_digest
+from dalle2_train.evaluation.identity import claimed_digest, verified_digest
 from dalle2_train.evaluation.output import read_report, write_evaluation
 from dalle2_train.evaluation.report import SPLITS, EvaluationReport, PriorCosines, Reading, Scores
 from dalle2_train.evaluation.table import table
@@ -17,6 +17,7 @@ __all__ = [
     "PriorCosines",
     "Reading",
     "Scores",
+    "claimed_digest",
     "evaluate",
     "read_report",
     "table",

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dalle2_train import storage
 from dalle2_train.checkpoints.consolidate import verified
-from dalle2_train.checkpoints.manifest import model_digest
+from dalle2_train.checkpoints.manifest import ModelManifest, model_digest, read_manifest
 from dalle2_train.checkpoints.model import resolve_model
-from dalle2_train.generation.folders import is_release, verify_release
+from dalle2_train.generation.folders import is_release, release_files, verify_release
 
 
 def verified_digest(models: str | Sequence[str]) -> str:
@@ -17,12 +17,23 @@ def verified_digest(models: str | Sequence[str]) -> str:
     Of several models, one digest that does not depend on their order. InputError where nothing is there,
     RefusedError where a file is damaged.
     """
-    uris = [models] if isinstance(models, str) else list(models)
-    digests = sorted(_digest(uri) for uri in uris)
+    return _of_all([models] if isinstance(models, str) else models, verify_release, verified)
+
+
+def claimed_digest(models: Sequence[str]) -> str:
+    """`verified_digest`, of what the manifests say: no other file is read. InputError where nothing is there."""
+    return _of_all(models, release_files, read_manifest)
+
+
+def _of_all(
+    models: Sequence[str],
+    files_of_release: Callable[[str], dict[str, str]],
+    manifest_of: Callable[[str], ModelManifest],
+) -> str:
+    def digest(uri: str) -> str:
+        if is_release(uri):
+            return hashlib.sha256(json.dumps(files_of_release(uri), sort_keys=True).encode()).hexdigest()
+        return model_digest(manifest_of(resolve_model(uri)))
+
+    digests = sorted(map(digest, models))
     return digests[0] if len(digests) == 1 else storage.sha256_bytes("\n".join(digests).encode())
-
-
-def _digest(uri: str) -> str:
-    if is_release(uri):
-        return hashlib.sha256(json.dumps(verify_release(uri), sort_keys=True).encode()).hexdigest()
-    return model_digest(verified(resolve_model(uri)))

@@ -19,9 +19,14 @@ def write_evaluation(evaluation: Evaluation, folder: str) -> str:
     return uri
 
 
+def report_uri(model_uri: str) -> str:
+    """Where the report of the model at `model_uri` lies, if it was evaluated."""
+    return storage.join(model_uri, FOLDER, JSON_NAME)
+
+
 def read_report(model_uri: str) -> EvaluationReport | None:
     """The report of the model at `model_uri`, None where it was never evaluated. Damaged: InputError."""
-    uri = storage.join(model_uri, FOLDER, JSON_NAME)
+    uri = report_uri(model_uri)
     if not storage.exists(uri):
         return None
     try:

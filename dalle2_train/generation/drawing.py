@@ -5,7 +5,7 @@ Legend: B prompts, H W picture size.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,7 +18,7 @@ from dalle2_train.generation.folders import unpack_releases
 from dalle2_train.generation.load import PARTS, load_unclip
 from dalle2_train.generation.pipeline import generate_stages
 from dalle2_train.generation.pixels import to_uint8
-from dalle2_train.generation.presets import generation_config
+from dalle2_train.generation.presets import Defaults, generation_config, of_profile, on_top
 from dalle2_train.generation.text_to_image import Generated, Progress, TextToImage
 from dalle2_train.generation.unclip import Unclip
 from dalle2_train.networks.upsampler import enlarge
@@ -128,13 +128,32 @@ def open_text_to_image(
     return DirectToImage(model, config) if isinstance(model, DirectModel) else UnclipToImage(model, config)
 
 
-def open_with_settings(models: Sequence[str], settings: Mapping[str, Any]) -> TextToImage:
-    """`open_text_to_image`, with `settings` on top of the preset of the model's profile (`generation_config`)."""
-    model = load_model(models, parts=_needed(PARTS, generation_config(settings)))
+class Opened(NamedTuple):
+    """A model, and what its settings are a change of."""
+
+    model: TextToImage
+    defaults: Defaults
+
+
+def open_with_settings(
+    models: Sequence[str], settings: Mapping[str, Any], defaults: Defaults | None = None
+) -> Opened:
+    """`open_text_to_image`, with `settings` on top of `defaults`; None: the preset of the model's profile."""
+    model = load_model(models, parts=_needed(PARTS, generation_config(settings, defaults)))
     if isinstance(model, DirectModel):
-        return DirectToImage(model, build(GenerationConfig, settings, "generation"))
+        return _open_direct(model, settings, defaults or Defaults("a direct model has none", {}))
+    chosen = defaults or of_profile(model.decoder.manifest.profile)
     prior = model.prior.manifest.kind if model.prior is not None else None
-    return UnclipToImage(model, generation_config(settings, model.decoder.manifest.profile, prior))
+    return Opened(UnclipToImage(model, generation_config(settings, chosen, prior)), chosen)
+
+
+def _open_direct(model: DirectModel, settings: Mapping[str, Any], defaults: Defaults) -> Opened:
+    if set(defaults.sections) - {"batch_size"}:
+        raise InputError(
+            f"{defaults.source}: a direct model draws in one forward and has no stages; leave it out"
+        )
+    config = build(GenerationConfig, on_top(settings, defaults.sections), "generation")
+    return Opened(DirectToImage(model, config), defaults)
 
 
 def _needed(parts: Sequence[str], config: GenerationConfig) -> list[str]:
