@@ -1,73 +1,54 @@
 """An export to an object store whose process is killed: the same command goes on, to the same bits."""
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
+from forked import PATIENCE, Forked
 from servers import object_store
 
 from dalle2_train import storage
-from dalle2_train.export import export_release
+from dalle2_train.export import Release, export_release
 from dalle2_train.export.upload import MARKER
 from dalle2_train.storage.places import open_fs
 
 pytestmark = pytest.mark.system
 
-# Killed by itself, so that it dies between the same two requests every time.
-KILLED = """
-import os, signal, sys
-from dalle2_train import storage
-from dalle2_train.export import export_release
 
-to, after, *models = sys.argv[1:]
-publish_file, done = storage.publish_file, []
-
-def publish(*given):
-    die_after_all()
-    done.append(given)
-    return publish_file(*given)
-
-def die_after_all(*_):
-    if len(done) == int(after):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-storage.publish_file, storage.remove = publish, die_after_all
-export_release(models, to)
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def store() -> Iterator[None]:
+@pytest.fixture(scope="module")
+def store() -> Iterator[dict[str, str]]:
+    """What a process has to know of the store, in its environment."""
     told = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
     with object_store() as url, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**told, "AWS_ENDPOINT_URL": url}.items():
+        told["AWS_ENDPOINT_URL"] = url
+        for name, value in told.items():
             patch.setenv(name, value)
         open_fs("s3://bucket")[0].mkdir("bucket")
-        yield
+        yield told
 
 
-def killed(to: str, after: int, models: Mapping[str, str]) -> None:
-    """A process that exports `models` and dies at the first request after `after` files have been uploaded."""
-    command = [sys.executable, "-c", KILLED, to, str(after), *models.values()]
-    assert subprocess.run(command, env=os.environ, check=False).returncode == -signal.SIGKILL
+@pytest.fixture(scope="module")
+def whole(models: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """Of an export that nothing interrupted."""
+    return export_release(list(models.values()), str(tmp_path_factory.mktemp("whole") / "release"))
 
 
 def at(to: str) -> dict[str, str]:
     return {uri.removeprefix(to + "/"): storage.sha256_file(uri) for uri in storage.list_files(to)}
 
 
-def test_it_goes_on_and_the_end_is_that_of_an_uninterrupted_one(models: Mapping[str, str], tmp_path: Path):
-    whole = export_release(list(models.values()), str(tmp_path / "whole"))
-    expected = at(whole.path)
-    # Killed after the second file, before unclip.json, and when only the marker is left to be removed.
-    for after in (2, len(expected) - 1, len(expected)):
-        to = f"s3://bucket/killed/{after}"
-        killed(to, after, models)
-        assert len(at(to).keys() - {MARKER}) == after and MARKER in at(to)
-        again = export_release(list(models.values()), to)
-        assert at(to) == expected
-        assert (again.digest, again.num_bytes) == (whole.digest, whole.num_bytes)
+@pytest.mark.parametrize("left", [0, 1, 10])
+def test_it_goes_on_to_what_an_uninterrupted_one_makes(
+    left: int, models: Mapping[str, str], whole: Release, store: dict[str, str]
+):
+    """Killed with some files left to upload; 0: with nothing left but the marker to remove."""
+    to, expected = f"s3://bucket/{left}/release", at(whole.path)
+    after = len(expected) - left
+    assert after > 0
+    process = Forked("export_kill").start("export_and_die", list(models.values()), to, after, store)
+    process.join(PATIENCE)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(at(to).keys() - {MARKER}) == after and MARKER in at(to)
+    again = export_release(list(models.values()), to)
+    assert at(to) == expected
+    assert (again.digest, again.num_bytes) == (whole.digest, whole.num_bytes)
