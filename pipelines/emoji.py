@@ -1,4 +1,4 @@
-"""The quickstart's way with all 7,906 emoji and larger networks: `make emoji`, an hour and a half on two cores."""
+"""The quickstart's way with all 7,906 emoji and larger networks: `make emoji`, an hour on two cores."""
 
 import sys
 
