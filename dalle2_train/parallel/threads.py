@@ -2,7 +2,7 @@
 
 Batches, gloo's messages and checkpoints are made by threads of their own. Where one of these starts OpenMP helpers too,
 libgomp counts more threads than cores and lets no helper wait awake any more: those of the network's thread then fall
-asleep after each of its operations, and a step of small ones takes half as long again.
+asleep after each of its operations (docs/decisions/0002 has what that costs).
 """
 
 import os

@@ -14,16 +14,22 @@ def gradients(shape: tuple[int, ...], count: int = 4) -> list[torch.Tensor]:
     return [torch.randn(shape) * 10.0**-step for step in range(count)]
 
 
-@pytest.mark.parametrize("shape", [(24, 7), (7, 24), (16, 16), (6, 5, 3, 3)])
+@pytest.mark.parametrize("shape", [(24, 7), (7, 24), (16, 16), (6, 5, 3, 3), (48, 3, 3, 3)])
 @pytest.mark.parametrize("decay", [0.0, 0.2])
-def test_a_matrix_moves_as_by_torchs_muon(shape: tuple[int, ...], decay: float):
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_matrix_moves_as_by_torchs_muon(
+    shape: tuple[int, ...], decay: float, memory_format: torch.memory_format
+):
+    if len(shape) == 2 and memory_format is torch.channels_last:
+        pytest.skip("a matrix has no channels")
     torch.manual_seed(0)
-    ours = nn.Parameter(torch.randn(shape))
+    ours = nn.Parameter(torch.randn(shape).contiguous(memory_format=memory_format))
     theirs = nn.Parameter(ours.detach().flatten(1).clone())
     muon = Muon([{"params": [ours], "weight_decay": decay}], [ours], torch.bfloat16, **SETTINGS)
     reference = torch.optim.Muon([theirs], lr=0.03, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
     for gradient in gradients(shape):
-        ours.grad, theirs.grad = gradient.clone(), gradient.flatten(1).clone()
+        ours.grad = gradient.contiguous(memory_format=memory_format)
+        theirs.grad = gradient.flatten(1).clone()
         muon.step()
         reference.step()
     torch.testing.assert_close(ours.flatten(1), theirs, rtol=1e-5, atol=1e-6)

@@ -23,11 +23,6 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 
 
-def test_it_is_another_optimizer(one: Path, tmp_path: Path):
-    train_alone(str(tmp_path / "run"), dtype=torch.float64)
-    assert losses(str(tmp_path / "run"))[1:] != losses(str(one))[1:]
-
-
 @pytest.mark.parametrize("options", [{"micro_batch_size": 3}, {"shard": 1}], ids=["sharded", "replicas"])
 def test_two_ranks_equal_one(one: Path, tmp_path: Path, options: dict):
     run = tmp_path / "run"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dalle2_train.errors import InputError
+from dalle2_train.parallel.muon import Muon
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.optimizer import build_optimizer, learning_rate
 
@@ -30,6 +31,12 @@ def test_biases_and_gains_do_not_decay():
     optimizer = build_optimizer(network, OptimizerConfig(weight_decay=0.5))
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert [decays[id(p)] for p in network.parameters()] == [0.5, 0.0, 0.0, 0.0]
+
+
+def test_the_config_names_the_optimizer():
+    network = torch.nn.Linear(3, 4)
+    assert type(build_optimizer(network, OptimizerConfig())) is torch.optim.AdamW
+    assert type(build_optimizer(network, OptimizerConfig(name="muon"))) is Muon
 
 
 def test_settings_that_cannot_be_are_named():
