@@ -37,12 +37,22 @@ from dalle2_train.generation.decoder import run_decoder
 from dalle2_train.generation.load import load_unclip
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pixels import to_uint8
-from dalle2_train.generation.presets import generation_config, of_profile
+from dalle2_train.generation.presets import of_profile
 from dalle2_train.generation.prior import run_prior
-from dalle2_train.generation.unclip import ArPriorPart, Unclip
+from dalle2_train.generation.settings import settled
+from dalle2_train.generation.unclip import UPSAMPLERS, ArPriorPart, Unclip
+from dalle2_train.generation.words import read_prompts
 from dalle2_train.workflow.progress import on_a_line
 
 Tick = Callable[[], None]
+
+_VARIED = ("num_steps", *dict.fromkeys(key for change in SAMPLERS.values() for key in change))
+"""Of the decoder's settings, those that differ from row to row."""
+_IDLE = {
+    **dict.fromkeys((f"decoder.{key}" for key in _VARIED), "every row has its own"),
+    "decoder.image_embed": "the prior's embeddings are drawn from",
+    **dict.fromkeys(UPSAMPLERS, "pictures are judged as the decoder draws them"),
+}
 
 
 class Bench(NamedTuple):
@@ -103,26 +113,25 @@ def _measure(bench: Bench, rows: Rows, asked: Sequence[Point], tick: Tick) -> No
 @torch.inference_mode()
 def _image_embeds(bench: Bench, seed: int) -> Tensor:
     """(Q, E), by the config's prior."""
-    unclip, null_text = bench.unclip, bench.unclip.clip.null_text()
+    unclip = bench.unclip
     assert unclip.prior is not None and not isinstance(unclip.prior, ArPriorPart), "see _open"
     done = []
     for index, captions in _batches(bench):
-        text = unclip.clip.encode_captions(captions)
-        draws = Draws(seed, index)
-        done.append(run_prior(unclip.prior, text, null_text, draws, bench.config.prior, lambda: None))
+        of_prior, _ = read_prompts(unclip, captions)
+        done.append(run_prior(unclip.prior, *of_prior, Draws(seed, index), bench.config.prior, lambda: None))
     return torch.cat(done)
 
 
 @torch.inference_mode()
 def _draw(bench: Bench, image_embed: Tensor, point: Point, tick: Tick) -> Tensor:
     """(Q, 3, H, W) uint8."""
-    unclip, null_text = bench.unclip, bench.unclip.clip.null_text()
+    unclip = bench.unclip
     config = replace(bench.config.decoder, num_steps=point.num_steps, **SAMPLERS[point.sampler])
     done = []
     for index, captions in _batches(bench):
-        text = unclip.clip.encode_captions(captions)
+        _, of_decoder = read_prompts(unclip, captions)
         draws = Draws(point.seed, index)
-        small = run_decoder(unclip.decoder, image_embed[index], text, null_text, draws, config, tick)
+        small = run_decoder(unclip.decoder, image_embed[index], *of_decoder, draws, config, tick)
         done.append(to_uint8(small))
     return torch.cat(done)
 
@@ -156,7 +165,7 @@ def _open(args: argparse.Namespace) -> Bench:
             f"{args.model} has an ar_prior, which no diffusion sampler draws; give a diffusion prior"
         )
     settings = override({"generation": {}}, args.set)["generation"]
-    config = generation_config(settings, of_profile(unclip.decoder.manifest.profile))
+    config = settled(unclip, settings, of_profile(unclip.decoder.manifest.profile), _IDLE)
     size = unclip.decoder.network.config.image_size
     gallery = choose(collect(args.data, args.split, size), args.gallery)
     judge = load_judge()
@@ -165,8 +174,7 @@ def _open(args: argparse.Namespace) -> Bench:
 
 def _question(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
     """What rows must have in common to stand in one file."""
-    varied = {key for change in SAMPLERS.values() for key in change} | {"num_steps"}
-    decoder = {k: v for k, v in to_dict(bench.config.decoder).items() if k not in varied}
+    decoder = {k: v for k, v in to_dict(bench.config.decoder).items() if k not in _VARIED}
     return {
         "model": verified_digest(args.model),
         "split": args.split,

@@ -33,6 +33,7 @@ from dalle2_train.training.denoising import to_signal
 from dalle2_train.training.fit import FitResult
 from dalle2_train.training.upsampler import UpsamplerModelConfig
 from dalle2_train.workflow import Workflow
+from dalle2_train.workflow.questions import data_digest
 
 ONE_STEP = "ddim, 1 step"
 
@@ -116,7 +117,7 @@ def _trained(flow: Workflow, name: str, recipe: str, data: str) -> str:
     """The model's URI."""
     loaded = load_recipe(recipe)
     job = TrainJob(recipe=loaded, data=data, storage=storage.join(flow.folder, "runs"), name=name)
-    question = {"recipe": to_dict(loaded)}
+    question = {"recipe": to_dict(loaded), "data": data_digest(data)}
     return flow.stage(
         name,
         FitResult,

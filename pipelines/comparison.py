@@ -32,6 +32,7 @@ from dalle2_train.recipe import load_recipe
 from dalle2_train.training.fit import FitResult
 from dalle2_train.workflow import Workflow
 from dalle2_train.workflow.progress import Tell
+from dalle2_train.workflow.questions import data_digest
 from dalle2_train.workflow.steps import draw_side_by_side, evaluate_model
 from dalle2_train.workflow.train_within import Trained, train_within
 from pipelines.comparison_page import page
@@ -123,14 +124,14 @@ def _prepare(flow: Workflow, plan: Plan) -> tuple[str, str, str]:
     ).uri
     recipe = load_recipe(plan.clip[0], [*plan.clip[1:], "training.sample_every_steps=0"])
     job = TrainJob(recipe, shards, storage.join(flow.folder, "runs"), "clip")
-    asked = {"recipe": to_dict(recipe)}
+    asked = {"recipe": to_dict(recipe), "data": data_digest(shards)}
     clip = flow.stage("clip", FitResult, lambda _: train(job), question=asked, run_uri=job.run_uri).model
     digest = verified_digest(clip)
     embeddings = flow.stage(
         "embeddings",
         Made,
         lambda tell: _embed(shards, storage.join(flow.folder, "embeddings", digest[:8]), clip, tell),
-        question={"clip": digest},
+        question={"clip": digest, "data": asked["data"]},
     ).path
     return shards, clip, embeddings
 
@@ -188,7 +189,7 @@ def _evaluate(
         to = storage.join(home, "evaluation")
         return Made(evaluate_model(model, models, shards, plan.evaluation, to=to, progress=progress)[0])
 
-    asked = {"models": verified_digest(models), "settings": dict(model.settings)}
+    asked = {"models": verified_digest(models), "settings": dict(model.settings), "data": data_digest(shards)}
     flow.stage(label, Made, work, question=asked | {"config": to_dict(plan.evaluation)})
     report = read_report(home)
     assert report is not None, "the stage has written it"
@@ -204,7 +205,7 @@ def _draw(flow: Workflow, plan: Plan, trained: Mapping[str, Trained], shards: st
         "pictures",
         Made,
         lambda _: Made(draw_side_by_side(models, shards, to)),
-        question={"models": digests, "settings": settings},
+        question={"models": digests, "settings": settings, "data": data_digest(shards)},
     )
 
 

@@ -96,10 +96,13 @@ def test_a_printed_recipe_begins_with_its_header_and_the_count_of_what_was_set(
     assert main(["recipes", "prior/karlo"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("# Karlo's diffusion prior.\n")
-    assert "# Parameters of this: 1,022,028,544\nfamily: prior\n" in printed
+    assert printed.count("# Parameters: ") == 1 and "# Parameters: 1,022,028,544." in printed
+    assert "\nfamily: prior\n" in printed
     assert main(["recipes", "prior/karlo", "--set", "model.network.depth=19"]) == 0
     block = 12 * 2048**2 + 13 * 2048  # four projections and the MLP of 8192, their biases, two norms
-    assert capsys.readouterr().out.startswith(f"# Parameters of this: {1_022_028_544 - block:,}\n")
+    assert capsys.readouterr().out.startswith(f"# Parameters: {1_022_028_544 - block:,}\nfamily: prior\n")
+    assert main(["recipes", "direct/tiny"]) == 0
+    assert capsys.readouterr().out.count("# Parameters: ") == 1
 
 
 def test_doctor_says_which_check_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

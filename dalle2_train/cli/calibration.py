@@ -3,7 +3,15 @@
 import argparse
 from typing import Any
 
-from dalle2_train.cli.manners import LOOKUP_HELP, Outcome, add_command, add_settings, resolve_model, would
+from dalle2_train.cli.manners import (
+    LOOKUP_HELP,
+    Outcome,
+    add_command,
+    add_settings,
+    extent,
+    resolve_model,
+    would,
+)
 
 
 def add_commands(commands: Any) -> None:
@@ -27,14 +35,16 @@ def _calibrate(args: argparse.Namespace) -> Outcome:
     from dalle2_train import storage
     from dalle2_train.config import build, override, to_dict
     from dalle2_train.generation.calibrate import CalibrationConfig
-    from dalle2_train.generation.part import load_prior
-    from dalle2_train.workflow.calibration import calibrate_prior
+    from dalle2_train.workflow.calibration import calibrate_prior, check_split, open_for_calibration
     from dalle2_train.workflow.progress import on_a_line
 
     config = build(CalibrationConfig, override({}, args.set), "calibration")
     model = resolve_model(args.model, args.tracking)
     if args.dry_run:
-        load_prior(model, clip=args.clip)
+        open_for_calibration(model, config, clip=args.clip)
+        found, _ = extent(args.data)
+        if (splits := found.get("splits")) is not None:
+            check_split(args.data, config.split, splits.get(config.split, 0))
         storage.check_could_write(model)
         return would({"model": model, **to_dict(config)}, f"calibrate {model} on {args.data}")
     with on_a_line("calibrate") as line:

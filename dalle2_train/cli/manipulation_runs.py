@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 def vary(args: argparse.Namespace) -> Outcome:
     """A picture's variations."""
     from dalle2_train.generation.manipulations.pictures import open_picture
+    from dalle2_train.generation.manipulations.variations import check_variations
     from dalle2_train.generation.manipulations.variations import vary as draw_variations
 
     unclip, config, _ = opened = _open_inverting(args)
+    check_variations(unclip, config, args.eta, args.samples)
     picture = open_picture(args.picture, unclip)
     about = {"picture": args.picture, "eta": args.eta, "samples": args.samples}
     return _finish(args, opened, about, lambda progress: draw_variations(
@@ -64,14 +66,12 @@ def textdiff(args: argparse.Namespace) -> Outcome:
 def inpaint(args: argparse.Namespace) -> Outcome:
     """A part of a picture drawn anew."""
     from dalle2_train.diffusion.samplers import Resampling
-    from dalle2_train.generation.embeds import check_embed
     from dalle2_train.generation.manipulations.inpainting import paint
     from dalle2_train.generation.manipulations.masks import open_canvas
-    from dalle2_train.generation.pipeline import check_steps, stages_of
+    from dalle2_train.generation.pipeline import check_sampling
 
-    unclip, config, _ = opened = _open(args, {})
-    check_embed(unclip, config)
-    check_steps(stages_of(unclip, config))
+    unclip, config, _ = opened = _open(args, {}, {})
+    check_sampling(unclip, config)
     canvas = open_canvas(args.picture, args.mask, unclip)
     about = {"picture": args.picture, "mask": args.mask, "prompt": args.prompt, "samples": args.samples}
     return _finish(args, opened, about, lambda progress: paint(
@@ -120,20 +120,26 @@ class _Opened(NamedTuple):
 def _open_inverting(args: argparse.Namespace) -> _Opened:
     """`_open` for a manipulation that draws from a given x_T."""
     from dalle2_train.generation.manipulations.drawing import DEFAULTS, check_config
+    from dalle2_train.generation.settings import OF_PICTURES
 
-    opened = _open(args, DEFAULTS)
+    opened = _open(args, DEFAULTS, OF_PICTURES)
     check_config(opened.unclip, opened.config)
     return opened
 
 
-def _open(args: argparse.Namespace, of_its_own: Mapping[str, Mapping[str, Any]]) -> _Opened:
+def _open(
+    args: argparse.Namespace, of_its_own: Mapping[str, Mapping[str, Any]], idle: Mapping[str, str]
+) -> _Opened:
     """The model, and how it is sampled, which is told; the grid could be written.
 
-    of_its_own: sections of the generation that the manipulation has defaults of its own for.
+    of_its_own: sections of the generation that the manipulation has defaults of its own for. idle: as in `settled`.
     """
     from dalle2_train import storage
+    from dalle2_train.config import check_keys
+    from dalle2_train.generation.config import GenerationConfig
     from dalle2_train.generation.load import load_unclip
-    from dalle2_train.generation.presets import generation_config, of_profile
+    from dalle2_train.generation.presets import of_profile
+    from dalle2_train.generation.settings import refuse_idle, settled
 
     if not args.to.lower().endswith(".png"):
         raise InputError(f"--to {args.to}: the grid is a PNG; give a name that ends in .png")
@@ -141,10 +147,11 @@ def _open(args: argparse.Namespace, of_its_own: Mapping[str, Mapping[str, Any]])
     models = resolve_models(args.models, args.tracking)
     defaults = chosen_defaults(args.preset, models)
     # To be told now, not when the models are loaded.
-    generation_config(settings, (defaults or of_profile(None)).but(of_its_own))
+    check_keys(GenerationConfig, settings, "generation")
+    refuse_idle(settings, idle)
     unclip = load_unclip(models, parts=("decoder", "upsampler"))
     chosen = (defaults or of_profile(unclip.decoder.manifest.profile)).but(of_its_own)
-    config = generation_config(settings, chosen)
+    config = settled(unclip, settings, chosen, idle)
     storage.check_could_write(storage.parent(args.to))
     tell(chosen.source, settings)
     return _Opened(unclip, config, chosen.source)
@@ -174,7 +181,8 @@ def _finish(
     measured = ", ".join(
         f"{key} {value:.3g}" for key, value in sheet.facts.items() if isinstance(value, float)
     )
-    text = f"{args.to}: {len(sheet.rows)} × {len(sheet.columns)} pictures"
+    rows = f" in {len(sheet.rows)} rows" if len(sheet.rows) > 1 else ""
+    text = f"{args.to}: {len(sheet.rows) * len(sheet.columns)} pictures{rows}"
     return Outcome(
         {"to": args.to, "seed": args.seed, **about, **sheet.facts}, f"{text}; {measured}".rstrip("; ")
     )

@@ -28,16 +28,18 @@ def _recipes(args: argparse.Namespace) -> Outcome:
     import yaml
 
     from dalle2_train.config import to_dict
-    from dalle2_train.planning.parameters import count_parameters
     from dalle2_train.recipe import load_recipe
     from dalle2_train.recipes import header
 
     recipe = load_recipe(args.recipe, args.set)
-    resolved, count = to_dict(recipe), count_parameters(recipe.model)
+    resolved = to_dict(recipe)
     # The header speaks of the file as it is.
     told = "" if args.set else header(args.recipe)
-    text = f"{told}# Parameters of this: {count}\n{yaml.safe_dump(resolved, sort_keys=False, width=120).rstrip()}"
-    return Outcome(resolved, text)
+    if "# Parameters: " not in told and not args.json:
+        from dalle2_train.planning.parameters import count_parameters
+
+        told += f"# Parameters: {count_parameters(recipe.model)}\n"
+    return Outcome(resolved, told + yaml.safe_dump(resolved, sort_keys=False, width=120).rstrip())
 
 
 def _doctor(args: argparse.Namespace) -> Outcome:

@@ -67,6 +67,10 @@ class ClipEncoder:
         """False of a text half alone."""
         return isinstance(self.model, CLIPModel)
 
+    def check_sees_pictures(self) -> None:
+        """Errors: InputError where this is a text half alone."""
+        self._whole()
+
     @property
     def embed_dim(self) -> int:
         """E."""

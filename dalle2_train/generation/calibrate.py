@@ -15,7 +15,7 @@ from dalle2_train.checkpoints.manifest import EpsStatistics
 from dalle2_train.diffusion.prediction import to_eps
 from dalle2_train.diffusion.process import add_noise
 from dalle2_train.diffusion.samplers import timesteps
-from dalle2_train.diffusion.samplers.analytic_dpm import x_0_variance
+from dalle2_train.diffusion.samplers.analytic_dpm import estimate_x_0_variance
 from dalle2_train.encoders.captions import Text
 from dalle2_train.errors import InputError
 from dalle2_train.generation.unclip import Part
@@ -75,7 +75,7 @@ def known_x_0_variance(part: Part) -> Tensor:
         )
     steps = np.arange(part.schedule.num_steps)
     mean_squared_eps = np.interp(steps, known.timesteps, known.mean_squared_eps)  # (T,)
-    return x_0_variance(part.schedule, torch.from_numpy(mean_squared_eps), known.data_variance)
+    return estimate_x_0_variance(part.schedule, torch.from_numpy(mean_squared_eps), known.data_variance)
 
 
 def _mean_squared_eps(part: Part[Prior], x_0: Tensor, text: Text, t: int, config: CalibrationConfig) -> float:

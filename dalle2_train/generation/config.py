@@ -72,6 +72,11 @@ class GuidedStageConfig(StageConfig):
             raise InputError(f"guidance_scale={self.guidance_scale} is negative; give 0 or more")
         if not 0 <= self.guidance_rescale <= 1:
             raise InputError(f"guidance_rescale={self.guidance_rescale}: give 0 to 1")
+        if self.guidance_rescale > 0 and self.guidance_scale == 1:
+            raise InputError(
+                f"guidance_rescale={self.guidance_rescale} takes guidance back, but guidance_scale=1 is none; "
+                "set guidance_scale, or leave it 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,10 @@ class ArPriorStageConfig:
                 raise InputError(f"{name}={getattr(self, name)} is negative; give 0 or more")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p}: give more than 0 and at most 1")
+        if self.temperature == 0 and self.top_p < 1:
+            raise InputError(
+                f"top_p={self.top_p}: with temperature=0 the likeliest code is taken, whatever top_p; leave it 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,8 @@ class UpsamplerStageConfig(StageConfig):
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How pictures are sampled. The defaults are Karlo's. A section whose stage a model lacks has no effect."""
+    """How pictures are sampled. The defaults are Karlo's. A section whose stage a model lacks has no effect: what a
+    user sets there is refused (`settings.settled`)."""
 
     prior: PriorStageConfig = field(default_factory=PriorStageConfig)
     """Of a diffusion prior; what is set here is refused where the prior is autoregressive."""

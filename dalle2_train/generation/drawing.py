@@ -9,19 +9,26 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dalle2_train.config import build, to_dict
+from dalle2_train.config import build, check_keys, to_dict
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.direct import DirectModel, draw_direct, is_direct, load_direct
 from dalle2_train.generation.folders import unpack_releases
 from dalle2_train.generation.load import PARTS, load_unclip
-from dalle2_train.generation.pipeline import generate_stages
+from dalle2_train.generation.pipeline import check_sampling, generate_stages
 from dalle2_train.generation.pixels import to_uint8
-from dalle2_train.generation.presets import Defaults, generation_config, of_profile, on_top
+from dalle2_train.generation.presets import Defaults, of_profile, on_top
+from dalle2_train.generation.settings import refuse_idle, settled
 from dalle2_train.generation.text_to_image import Generated, Progress, TextToImage
 from dalle2_train.generation.unclip import Unclip
 from dalle2_train.networks.upsampler import enlarge
+
+_IDLE_OF_DIRECT = {
+    name: "a direct model draws in one forward and has no such stage"
+    for name in to_dict(GenerationConfig())
+    if name != "batch_size"
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,9 @@ class UnclipToImage:
 
     unclip: Unclip
     config: GenerationConfig
+
+    def __post_init__(self) -> None:
+        check_sampling(self.unclip, self.config)
 
     @property
     def clip(self) -> ClipEncoder:
@@ -49,7 +59,7 @@ class UnclipToImage:
         if self.config.decoder.image_embed != "prior":
             return Generated(image)
         image_embed = torch.cat([batch.image_embed for batch in stages if batch.image_embed is not None])
-        return Generated(image, image_embed, self.clip.encode_captions(list(prompts)).text_embed)
+        return Generated(image, image_embed, torch.cat([batch.text_embed for batch in stages]))
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ def open_text_to_image(
 
     A prior has to be there only where `config` asks it.
     """
-    model = load_model(models, clip=clip, parts=_needed(parts, config))
+    model = load_model(models, clip=clip, parts=_needed(parts, config.decoder.image_embed))
     return DirectToImage(model, config) if isinstance(model, DirectModel) else UnclipToImage(model, config)
 
 
@@ -138,13 +148,17 @@ class Opened(NamedTuple):
 def open_with_settings(
     models: Sequence[str], settings: Mapping[str, Any], defaults: Defaults | None = None
 ) -> Opened:
-    """`open_text_to_image`, with `settings` on top of `defaults`; None: the preset of the model's profile."""
-    model = load_model(models, parts=_needed(PARTS, generation_config(settings, defaults)))
+    """`open_text_to_image`, with a user's `settings` on top of `defaults` (`settled`); None: the preset of the model's
+    profile."""
+    # To be told now, not when the models are loaded; which values go together depends on the defaults.
+    check_keys(GenerationConfig, settings, "generation")
+    decoder = on_top(settings, defaults.sections if defaults else {}).get("decoder")
+    read = decoder.get("image_embed") if isinstance(decoder, Mapping) else None
+    model = load_model(models, parts=_needed(PARTS, read or "prior"))
     if isinstance(model, DirectModel):
         return _open_direct(model, settings, defaults or Defaults("a direct model has none", {}))
     chosen = defaults or of_profile(model.decoder.manifest.profile)
-    prior = model.prior.manifest.kind if model.prior is not None else None
-    return Opened(UnclipToImage(model, generation_config(settings, chosen, prior)), chosen)
+    return Opened(UnclipToImage(model, settled(model, settings, chosen)), chosen)
 
 
 def _open_direct(model: DirectModel, settings: Mapping[str, Any], defaults: Defaults) -> Opened:
@@ -152,9 +166,10 @@ def _open_direct(model: DirectModel, settings: Mapping[str, Any], defaults: Defa
         raise InputError(
             f"{defaults.source}: a direct model draws in one forward and has no stages; leave it out"
         )
+    refuse_idle(settings, _IDLE_OF_DIRECT)
     config = build(GenerationConfig, on_top(settings, defaults.sections), "generation")
     return Opened(DirectToImage(model, config), defaults)
 
 
-def _needed(parts: Sequence[str], config: GenerationConfig) -> list[str]:
-    return [part for part in parts if part != "prior" or config.decoder.image_embed == "prior"]
+def _needed(parts: Sequence[str], image_embed: str) -> list[str]:
+    return [part for part in parts if part != "prior" or image_embed == "prior"]

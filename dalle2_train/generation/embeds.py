@@ -13,8 +13,10 @@ from dalle2_train.generation.unclip import Unclip
 
 
 def check_embed(unclip: Unclip, config: GenerationConfig) -> None:
-    """InputError where `generation.decoder.image_embed` asks a prior that is not there, or where the section of another
-    kind of prior than the one there was set."""
+    """InputError where `generation.decoder.image_embed` asks a prior that is not there or a length that is not known,
+    or where the section of another kind of prior than the one there was set."""
+    if config.decoder.image_embed == "text":
+        _norm(unclip.decoder.manifest)
     if config.decoder.image_embed == "prior" and unclip.prior is None:
         raise InputError(
             "there is no prior, which generation.decoder.image_embed=prior asks; give one, or set it to text or none"
@@ -31,9 +33,13 @@ def text_as_image_embed(decoder: ModelManifest, text_embed: Tensor) -> Tensor:
     The paper's z_t is used as it is (§5.1), for its embeddings are normalised; ours keep CLIP's own lengths, which
     differ between texts and pictures. Raises InputError where the manifest knows of no length.
     """
+    return F.normalize(text_embed, dim=-1) * _norm(decoder)
+
+
+def _norm(decoder: ModelManifest) -> float:
     if decoder.image_embed_norm is None:
         raise InputError(
             "generation.decoder.image_embed=text: the decoder's manifest says nothing of the length of image "
             "embeddings (image_embed_norm), for it is older than that; train it anew"
         )
-    return F.normalize(text_embed, dim=-1) * decoder.image_embed_norm
+    return decoder.image_embed_norm

@@ -18,7 +18,7 @@ from dalle2_train.generation.embeds import check_embed, text_as_image_embed
 from dalle2_train.generation.noise import Draws, Noise
 from dalle2_train.generation.pixels import to_uint8
 from dalle2_train.generation.prior import run_prior
-from dalle2_train.generation.stage import Tick
+from dalle2_train.generation.stage import Tick, check_stage
 from dalle2_train.generation.text_to_image import Progress
 from dalle2_train.generation.unclip import UPSAMPLERS, ArPriorPart, Part, Unclip
 from dalle2_train.generation.upsampling import run_upsampler
@@ -31,6 +31,8 @@ class Stages(NamedTuple):
 
     image_embed: Tensor | None
     """(B, E) in CLIP's own scale: the prior's, or the caption's in its place; None for the learned null."""
+    text_embed: Tensor
+    """(B, E) CLIP's, of the captions."""
     small: Tensor
     """(B, 3, H, W) in [-1, 1]: the decoder's."""
     image: Tensor
@@ -66,8 +68,7 @@ def generate_stages(
     """`generate`, but every stage's floats, batch by batch."""
     if not prompts:
         raise InputError("no prompt was given; give at least one")
-    check_embed(unclip, config)
-    check_steps(stages_of(unclip, config))
+    check_sampling(unclip, config)
     starts = range(0, len(prompts), config.batch_size)
     tick = ticker(progress, len(starts) * num_forwards(unclip, config))
     batches = []
@@ -85,7 +86,8 @@ def _run_stages(
     image_embed = choose_image_embed(unclip, of_prior, draws, config, tick)  # (B, E)
     # (B, 3, h, w)
     small = run_decoder(unclip.decoder, image_embed, *of_decoder, draws, config.decoder, tick)
-    return Stages(image_embed, small, run_upsamplers(unclip, small, draws, config, tick))
+    image = run_upsamplers(unclip, small, draws, config, tick)
+    return Stages(image_embed, of_prior.text.text_embed, small, image)
 
 
 def run_upsamplers(
@@ -127,14 +129,11 @@ def stages_of(unclip: Unclip, config: GenerationConfig) -> dict[str, tuple[Part,
     return stages | {stage: (part, getattr(config, stage)) for stage, part in upsamplers_of(unclip).items()}
 
 
-def check_steps(stages: dict[str, tuple[Part, StageConfig]]) -> None:
-    """Errors: InputError for a stage with more steps than its part was trained with."""
-    for name, (part, section) in stages.items():
-        trained = part.schedule_config.num_steps
-        if section.num_steps > trained:
-            raise InputError(
-                f"{name}.num_steps={section.num_steps}: the {name} was trained with {trained}; give no more"
-            )
+def check_sampling(unclip: Unclip, config: GenerationConfig) -> None:
+    """Errors: InputError for whatever would stop `generate_stages`, once there are prompts."""
+    check_embed(unclip, config)
+    for name, (part, section) in stages_of(unclip, config).items():
+        check_stage(part, name, section)
 
 
 def num_forwards(unclip: Unclip, config: GenerationConfig) -> int:

@@ -8,8 +8,10 @@ from functools import partial
 
 from torch import Tensor
 
+from dalle2_train.diffusion.prediction import check_predictable
 from dalle2_train.diffusion.samplers import Denoise, SamplerConfig, sample
 from dalle2_train.diffusion.schedule import NoiseSchedule
+from dalle2_train.errors import InputError
 from dalle2_train.generation.calibrate import known_x_0_variance
 from dalle2_train.generation.config import StageConfig
 from dalle2_train.generation.noise import Noise
@@ -20,6 +22,23 @@ Tick = Callable[[], None]
 
 Run = Callable[[Denoise, Tensor, NoiseSchedule, SamplerConfig, Callable[[int], Tensor]], Tensor]
 """(denoise, x_T, schedule, config, noise) → x_0, as `sample` does."""
+
+
+def check_stage(part: Part, stage: str, config: StageConfig) -> None:
+    """Errors: InputError for whatever would stop `run_stage`: what the part's training does not allow."""
+    trained = part.schedule_config.num_steps
+    if config.num_steps > trained:
+        raise InputError(
+            f"{stage}.num_steps={config.num_steps}: the {stage} was trained with {trained}; give no more"
+        )
+    objective = part.objective
+    try:
+        config.sampler_config(objective.prediction_type, objective.learned_variance)
+        check_predictable(objective.prediction_type, part.schedule_config.zero_terminal_snr)
+    except InputError as error:
+        raise InputError(f"{stage}: {error}") from error
+    if config.sampler == "analytic_dpm":
+        known_x_0_variance(part)
 
 
 def run_stage(

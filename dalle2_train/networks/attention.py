@@ -70,7 +70,7 @@ class SelfAttention(_Attention):
 class CrossAttention(_Attention):
     """Tokens look at a memory of their own width, such as an encoded text."""
 
-    def forward(self, tokens: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
         """`tokens` (B, N, D), `memory` (B, M, D); `bias` broadcastable to (B, heads, N, M). Returns (B, N, D)."""
         return self.attend(tokens, memory, bias)
 

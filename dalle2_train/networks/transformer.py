@@ -42,7 +42,9 @@ class CrossAttentionBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width, dropout)
 
-    def forward(self, tokens: Tensor, bias: Tensor, memory: Tensor, memory_bias: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, bias: Tensor | None, memory: Tensor, memory_bias: Tensor | None
+    ) -> Tensor:
         """`TransformerBlock.forward`, and `memory` (B, M, D) with its bias, broadcastable to (B, heads, N, M)."""
         tokens = tokens + self.attn1(self.norm1(tokens), bias)  # (B, N, D)
         tokens = tokens + self.attn2(self.norm2(tokens), memory, memory_bias)  # (B, N, D)

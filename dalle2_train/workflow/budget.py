@@ -4,11 +4,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from dalle2_train import storage
 
-# Steps of the two short runs whose difference is the price of a step, without that of starting.
-_FEW, _MORE = 5, 35
+# Steps of a short run, and by how many a longer one exceeds it: their price is the difference, without that of a start.
+_FEW, _FURTHER = 5, 30
 
 Clock = Callable[[], float]
 
@@ -20,29 +21,45 @@ class Calibration:
     num_steps: int
     """That fit into the budget, 1 at least."""
     start_seconds: float
-    """CPU seconds before the first step and after the last."""
+    """CPU seconds before the first step and after the last, and what the first epoch takes more than another: in it
+    pictures are decoded, which later ones find in memory."""
     step_seconds: float
-    """CPU seconds a step."""
+    """CPU seconds a step, of a later epoch where the budget reaches so far."""
 
 
 def calibrate(
-    budget: float, train: Callable[[int, int], None], clock: Clock = time.process_time
+    budget: float, train: Callable[[int, int], None], epoch_steps: int, clock: Clock = time.process_time
 ) -> Calibration:
     """The number of steps that takes `budget` CPU seconds, so that a schedule which ends with them ends in time.
 
     `train`: called as train(attempt, num_steps), trains anew in this process; its first call is not measured, for it
-    pays for imports and cold caches.
+    pays for imports and cold caches. epoch_steps: the steps in which every sample is met once.
     """
-    seconds = []
-    for attempt, num_steps in enumerate((_FEW, _FEW, _MORE)):
-        before = clock()
-        train(attempt, num_steps)
-        seconds.append(clock() - before)
+    attempts = count(1)
+
+    def price(num_steps: int) -> Calibration:
+        """By a run of so many steps, and one that takes some further."""
+        seconds = []
+        for steps in (num_steps, num_steps + _FURTHER):
+            before = clock()
+            train(next(attempts), steps)
+            seconds.append(clock() - before)
+        return _fit(budget, num_steps, *seconds)
+
+    train(0, _FEW)
+    found = price(_FEW)
+    if found.num_steps > epoch_steps > _FEW:
+        found = price(epoch_steps)
+    return found
+
+
+def _fit(budget: float, num_steps: int, seconds: float, seconds_of_more: float) -> Calibration:
+    """What runs of `num_steps` and of `_FURTHER` more say."""
+    step = (seconds_of_more - seconds) / _FURTHER
     # A busy machine may make the longer run the cheaper one: then all of it is steps.
-    step = (seconds[2] - seconds[1]) / (_MORE - _FEW)
     if step <= 0:
-        step = seconds[2] / _MORE
-    start = max(0.0, seconds[1] - _FEW * step)
+        step = seconds_of_more / (num_steps + _FURTHER)
+    start = max(0.0, seconds - num_steps * step)
     return Calibration(max(1, round((budget - start) / step)), start, step)
 
 

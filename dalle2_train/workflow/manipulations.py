@@ -43,7 +43,7 @@ def components_of_shards(uri: str, clip: ClipEncoder) -> Components:
     samples = collect(uri, "train", clip.image_size, limit=MAX_ENCODED)
     if len(samples) < 2:
         raise InputError(
-            f"{uri}: {len(samples)} pictures in the split train; components need 2 and better hundreds"
+            f"{uri}: the split train has {len(samples)}; components need 2 pictures and better hundreds"
         )
     total = NOTHING
     for start in range(0, len(samples), _TOGETHER):

@@ -5,8 +5,11 @@ from dataclasses import dataclass, replace
 from dalle2_train import storage
 from dalle2_train.checkpoints import open_model
 from dalle2_train.config import to_dict
+from dalle2_train.data.stream.summary import summarize
+from dalle2_train.errors import InputError
 from dalle2_train.launch import TrainJob, train
 from dalle2_train.workflow.budget import Calibration, CpuMeter, calibrate
+from dalle2_train.workflow.questions import data_digest
 from dalle2_train.workflow.stages import Workflow
 
 
@@ -26,8 +29,20 @@ def train_within(flow: Workflow, job: TrainJob, cpu_seconds: float) -> Trained:
 
     Two stages, NAME.steps and NAME: short runs tell how many steps fit, so that the learning rate's schedule ends with
     the budget. Interrupted, it goes on from its newest checkpoint.
+    Errors: InputError for a recipe whose data other processes decode, whose CPU time is not seen here.
     """
-    asked = {"recipe": to_dict(_of_steps(job, 1).recipe), "clip": job.clip, "cpu_seconds": cpu_seconds}
+    workers = job.recipe.data.num_workers
+    if workers > 0:
+        raise InputError(
+            f"data.num_workers={workers}: the CPU time of loader processes is not counted; set 0 for {job.name}"
+        )
+    asked = {
+        "recipe": to_dict(_of_steps(job, 1).recipe),
+        "data": data_digest(job.data),
+        "clip": job.clip,
+        "embeddings": job.embeddings,
+        "cpu_seconds": cpu_seconds,
+    }
     steps = flow.stage(
         f"{job.name}.steps", Calibration, lambda _: _calibrate(job, cpu_seconds), question=asked
     )
@@ -51,7 +66,14 @@ def _calibrate(job: TrainJob, cpu_seconds: float) -> Calibration:
         def attempt(number: int, num_steps: int) -> None:
             train(replace(_of_steps(job, num_steps), storage=str(scratch), name=str(number)))
 
-        return calibrate(cpu_seconds, attempt)
+        return calibrate(cpu_seconds, attempt, epoch_steps(job))
+
+
+def epoch_steps(job: TrainJob) -> int:
+    """Steps in which every sample of the job's split is met once; fewer meet those that filters leave."""
+    recipe = job.recipe
+    samples = summarize(job.data).splits.get(recipe.data.split, 0)
+    return -(-samples // recipe.training.global_batch_size)
 
 
 def _of_steps(job: TrainJob, num_steps: int, num_checkpoints: int = 1) -> TrainJob:

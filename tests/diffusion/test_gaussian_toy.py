@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dalle2_train.diffusion.prediction import PredictionType
 from dalle2_train.diffusion.samplers import Denoise, SamplerConfig, invert, sample, timesteps
-from dalle2_train.diffusion.samplers.analytic_dpm import x_0_variance
+from dalle2_train.diffusion.samplers.analytic_dpm import estimate_x_0_variance
 from dalle2_train.diffusion.schedule import NoiseSchedule, ScheduleConfig, noise_schedule
 from dalle2_train.errors import InputError
 
@@ -69,7 +69,7 @@ def known_x_0_variance(schedule: NoiseSchedule, std: Tensor) -> Tensor:
     """(T,) from the mean squared eps that the optimal denoiser has over such data."""
     a = schedule.alphas_cumprod[:, None]
     mean_squared_eps = ((1 - a) / (a * std**2 + 1 - a)).mean(dim=1)
-    return x_0_variance(schedule, mean_squared_eps, std.square().mean().item())
+    return estimate_x_0_variance(schedule, mean_squared_eps, std.square().mean().item())
 
 
 def error(found: tuple[Tensor, Tensor], std: Tensor = STD) -> float:
@@ -114,7 +114,8 @@ def test_the_variance_of_x_0_given_x_t(cosine: NoiseSchedule, silent: NoiseSched
         np.testing.assert_allclose(known_x_0_variance(schedule, STD), truth, rtol=1e-6)
     # What an estimate can never be: less certain than the data, or surer than sure.
     low, high = (torch.full((1000,), value, dtype=torch.float64) for value in (-1.0, 1.5))
-    assert x_0_variance(cosine, low, 0.5).max() == 0.5 and x_0_variance(cosine, high, 0.5).max() == 0
+    assert estimate_x_0_variance(cosine, low, 0.5).max() == 0.5
+    assert estimate_x_0_variance(cosine, high, 0.5).max() == 0
 
 
 SAMPLERS = {

@@ -95,13 +95,57 @@ def test_the_known_part_is_exact_at_the_end_and_noised_to_measure_before(
         assert abs(standard.mean().item()) < 5 / 500**0.5 and abs(standard.std().item() - 1) < 0.2
 
 
-def test_without_anything_known_it_is_the_sampler(cosine: NoiseSchedule) -> None:
-    noise, config = noises(5), SamplerConfig("dpm_solver", 12, clip_sample_range=None)
-    nothing = Known(torch.zeros(5, 1, 1, 2).double(), torch.zeros(5, 1, 1, 2, dtype=torch.bool))
-    ours = inpaint(gaussian(cosine), noise(-1), cosine, config, noise, nothing, Resampling(1, 12))
+def nothing_known(count: int) -> Known:
+    return Known(torch.zeros(count, 1, 1, 2).double(), torch.zeros(count, 1, 1, 2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("name", ["dpm_solver", "ddim"])
+def test_without_anything_known_it_is_the_sampler_across_stretches(name: str, cosine: NoiseSchedule) -> None:
+    """A solver of several steps remembers the one before, which may be of another stretch."""
+    noise, config = noises(5), SamplerConfig(name, 25, clip_sample_range=None)  # type: ignore[arg-type]
+    ours = inpaint(gaussian(cosine), noise(-1), cosine, config, noise, nothing_known(5))
     assert torch.equal(ours, sample(gaussian(cosine), noise(-1), cosine, config, noise))
 
 
-def test_what_cannot_be_is_named() -> None:
+@pytest.mark.parametrize("name", ["ddpm", "ddim"])
+def test_going_back_raises_the_noise_to_measure(name: str, cosine: NoiseSchedule) -> None:
+    """Where x_0 is one point, x_t is √ᾱ x_0 + √(1 - ᾱ) eps exactly, however few the steps, on every visit of t."""
+    seen: list[tuple[int, Tensor]] = []
+    noise, config = noises(NUM_DRAWS), SamplerConfig(name, 20, clip_sample_range=None)  # type: ignore[arg-type]
+
+    def to_the_point(x_t: Tensor, t: Tensor) -> Tensor:
+        a = cosine.alphas_cumprod[t[0]]
+        eps = (x_t - a.sqrt() * KNOWN) / (1 - a).sqrt()
+        seen.append((int(t[0]), eps.flatten()))
+        return eps
+
+    inpaint(to_the_point, noise(-1), cosine, config, noise, nothing_known(NUM_DRAWS), Resampling(3, 7))
+    assert len(seen) == 60
+    for t, eps in seen:
+        assert abs(eps.mean().item()) < 5 / len(eps) ** 0.5, f"at t = {t}"
+        assert abs(eps.std().item() - 1) < 5 / (2 * len(eps)) ** 0.5, f"at t = {t}"
+    first = [eps for t, eps in seen if t == seen[0][0]]
+    again = torch.corrcoef(torch.stack(first))
+    assert len(first) == 3 and again.triu(1).abs().max() < 0.9, "it is raised by fresh noise"
+
+
+def test_after_going_back_a_solver_remembers_nothing_of_the_way_down(cosine: NoiseSchedule) -> None:
+    """A stretch that is the whole way, drawn twice, ends as the sampler does that begins where it was raised to."""
+    begun: list[Tensor] = []
+    noise, config = noises(5), SamplerConfig("dpm_solver", 6, clip_sample_range=None)
+
+    def watched(x_t: Tensor, t: Tensor) -> Tensor:
+        if t[0] == 999:
+            begun.append(x_t)
+        return gaussian(cosine)(x_t, t)
+
+    ours = inpaint(watched, noise(-1), cosine, config, noise, nothing_known(5), Resampling(2, 6))
+    assert len(begun) == 2
+    assert torch.equal(ours, sample(gaussian(cosine), begun[1], cosine, config, noise))
+
+
+def test_what_cannot_be_is_named(cosine: NoiseSchedule) -> None:
     with pytest.raises(InputError, match="num_times=0"):
         Resampling(0)
+    with pytest.raises(InputError, match=r"analytic_dpm .* use ddpm"):
+        draw(cosine, SamplerConfig("analytic_dpm"), Resampling())

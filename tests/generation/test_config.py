@@ -31,6 +31,7 @@ def test_a_stage_is_set_alone() -> None:
         ("decoder.sampler=dpm", r"generation\.decoder\.sampler: 'dpm'"),
         ("prior.num_draws=0", "num_draws=0: give at least 1"),
         ("prior.guidance_rescale=1.5", "guidance_rescale=1.5: give 0 to 1"),
+        ("ar_prior.top_p=0", "top_p=0.0: give more than 0"),
         ("decoder.sampler=analytic_dpm", "analytic_dpm is the prior's"),
         ("second_upsampler.sampler=analytic_dpm", "analytic_dpm is the prior's"),
         ("batch_size=0", "batch_size=0"),
@@ -39,6 +40,13 @@ def test_a_stage_is_set_alone() -> None:
 def test_what_cannot_be_is_named(setting: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         set_generation(setting)
+
+
+def test_what_another_setting_makes_idle_is_refused() -> None:
+    with pytest.raises(InputError, match=r"guidance_rescale=0\.7 .* guidance_scale=1 is none"):
+        set_generation("decoder.guidance_scale=1", "decoder.guidance_rescale=0.7")
+    with pytest.raises(InputError, match=r"top_p=0\.5: with temperature=0 the likeliest"):
+        set_generation("ar_prior.temperature=0", "ar_prior.top_p=0.5")
 
 
 def test_a_quantile_needs_a_range_to_scale_into() -> None:

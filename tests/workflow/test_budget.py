@@ -12,39 +12,50 @@ import pytest
 from dalle2_train import storage
 from dalle2_train.workflow.budget import CpuMeter, calibrate
 
-START, STEP = 3.0, 0.25
+START, DECODING, STEP, EPOCH = 3.0, 0.5, 0.25, 40
 
 
 class Machine:
-    """A training that takes START and then STEP seconds a step; its first start takes ten times as long."""
+    """A training that takes START, then STEP seconds a step, and DECODING more in the first epoch of EPOCH steps. Its
+    first start takes ten times as long."""
 
     def __init__(self) -> None:
         self.now, self.runs = 0.0, []
 
     def train(self, attempt: int, num_steps: int) -> None:
-        self.now += START * (1 if self.runs else 10) + STEP * num_steps
+        self.now += START * (1 if self.runs else 10) + STEP * num_steps + DECODING * min(num_steps, EPOCH)
         self.runs.append(attempt)
 
 
-@pytest.mark.parametrize("budget", [60.0, 1200.0])
-def test_the_steps_fill_the_budget(budget):
+@pytest.mark.parametrize("budget", [20.0, 60.0, 1200.0])
+def test_the_steps_fill_the_budget_in_the_first_epoch_and_beyond(budget):
     machine = Machine()
-    found = calibrate(budget, machine.train, lambda: machine.now)
-    assert found.start_seconds == pytest.approx(START) and found.step_seconds == pytest.approx(STEP)
+    found = calibrate(budget, machine.train, EPOCH, lambda: machine.now)
+    later = found.num_steps > EPOCH
+    assert later == (budget > START + EPOCH * (DECODING + STEP))
+    assert found.step_seconds == pytest.approx(STEP if later else STEP + DECODING)
+    assert found.start_seconds == pytest.approx(START + EPOCH * DECODING if later else START)
     machine.now = 0.0
     machine.train(9, found.num_steps)
-    assert machine.now == pytest.approx(budget, abs=STEP)
-    assert machine.runs == [0, 1, 2, 9], "each short run begins anew"
+    assert machine.now == pytest.approx(budget, abs=STEP + DECODING)
+    runs = len(machine.runs) - 1
+    assert machine.runs == [*range(runs), 9], "each short run begins anew"
+
+
+def test_an_epoch_within_the_short_run_is_behind_all_that_is_priced():
+    machine = Machine()
+    found = calibrate(60.0, machine.train, 3, lambda: machine.now)
+    assert len(machine.runs) == 3 and found.step_seconds == pytest.approx(STEP + DECODING)
 
 
 def test_a_budget_below_the_start_still_trains_a_step():
     machine = Machine()
-    assert calibrate(1.0, machine.train, lambda: machine.now).num_steps == 1
+    assert calibrate(1.0, machine.train, EPOCH, lambda: machine.now).num_steps == 1
 
 
 def test_a_longer_run_that_was_cheaper_gives_a_price_all_the_same():
-    clock = iter([0.0, 1.0, 1.0, 8.0, 8.0, 15.0])
-    found = calibrate(100.0, lambda attempt, steps: None, lambda: next(clock))
+    clock = iter([0.0, 8.0, 8.0, 15.0])
+    found = calibrate(100.0, lambda attempt, steps: None, 1000, lambda: next(clock))
     assert found.step_seconds == pytest.approx(7 / 35) and found.num_steps == pytest.approx(470, abs=30)
 
 

@@ -14,7 +14,7 @@ from dalle2_train.diffusion.samplers.steps import Seen
 from dalle2_train.diffusion.schedule import NoiseSchedule
 
 
-def x_0_variance(schedule: NoiseSchedule, mean_squared_eps: Tensor, data_variance: float) -> Tensor:
+def estimate_x_0_variance(schedule: NoiseSchedule, mean_squared_eps: Tensor, data_variance: float) -> Tensor:
     """The mean variance of a coordinate of x_0 given x_t, at every timestep: (T,).
 
     mean_squared_eps (T,): E[eps(x_t)²] over data, noise and coordinates, Γ(1 - ᾱ) in the paper's words. Its eq. 8

@@ -3,7 +3,7 @@
 B batch, C channels, H W pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dalle2_train.diffusion.prediction import check_predictable
 from dalle2_train.diffusion.samplers.config import SamplerConfig
-from dalle2_train.diffusion.samplers.loop import run_steps
+from dalle2_train.diffusion.samplers.loop import arrive, mover, see
 from dalle2_train.diffusion.samplers.steps import Denoise, Step, list_steps
 from dalle2_train.diffusion.schedule import NoiseSchedule
 from dalle2_train.errors import InputError
@@ -54,6 +54,14 @@ class Resampling:
 ONCE = Resampling()
 
 
+class _Visit(NamedTuple):
+    """A step of the way down."""
+
+    step: Step
+    raised_from: Tensor | None
+    """(), the ᾱ from which the noise is raised before it to that of the step; None: it goes on where it is."""
+
+
 @torch.no_grad()
 def inpaint(
     denoise: Denoise,
@@ -69,30 +77,41 @@ def inpaint(
     Before every step the known part is replaced by its own noised x_0: by fresh noise where the sampler draws noise, by
     that of x_T where it draws none. The rest is drawn in sight of it, but what was drawn at a step did not yet see
     what the next would show; `resampling` lets it, by going back. `noise(i)` is asked for i = 0, 1, …
+    Errors: InputError as `sample`, and for analytic_dpm.
     """
     check_predictable(config.prediction_type, schedule.zero_terminal_snr)
+    if config.name == "analytic_dpm":
+        raise InputError("sampler analytic_dpm draws no part of a picture anew, it is a prior's; use ddpm")
     schedule = schedule.computed_in(torch.promote_types(x_T.dtype, torch.float32))
     numbers = count()
 
-    def fresh(_: int = 0) -> Tensor:
+    def fresh() -> Tensor:
         return noise(next(numbers))
 
-    is_noisy = config.name in ("ddpm", "analytic_dpm") or config.eta > 0
-
-    def after(step: Step, x_t: Tensor) -> Tensor:
-        is_last = step.a_before == 1
-        return known.replace(x_t, step.a_before, fresh() if is_noisy and not is_last else x_T)
+    def of_known() -> Tensor:
+        return fresh() if config.name == "ddpm" or config.eta > 0 else x_T
 
     steps = list_steps(schedule, config.num_steps)
+    move, earlier = mover(config), None
     x_t = known.replace(x_T, steps[0].a, x_T)
-    for start in range(0, len(steps), resampling.num_steps):
-        stretch = steps[start : start + resampling.num_steps]
-        for time in range(resampling.num_times):
-            if time > 0:
-                x_t = _raise_noise(x_t, stretch[-1].a_before, stretch[0].a, fresh())
-                x_t = known.replace(x_t, stretch[0].a, fresh() if is_noisy else x_T)
-            x_t = run_steps(denoise, x_t, stretch, schedule, config, fresh, after=after)
+    for step, raised_from in _visits(steps, resampling):
+        if raised_from is not None:
+            x_t = known.replace(_raise_noise(x_t, raised_from, step.a, fresh()), step.a, of_known())
+            earlier = None  # what was seen on the way down is not of this x_t
+        now = see(denoise, x_t, step, schedule, config)
+        x_t = arrive(move, now, earlier, fresh)
+        x_t = known.replace(x_t, step.a_before, x_T if step.is_last else of_known())
+        earlier = now
     return x_t
+
+
+def _visits(steps: Sequence[Step], resampling: Resampling) -> Iterator[_Visit]:
+    """All steps in order, each stretch of them as often as is asked."""
+    for start in range(0, len(steps), resampling.num_steps):
+        first, *others = stretch = steps[start : start + resampling.num_steps]
+        for time in range(resampling.num_times):
+            yield _Visit(first, stretch[-1].a_before if time > 0 else None)
+            yield from (_Visit(step, None) for step in others)
 
 
 def _raise_noise(x: Tensor, a: Tensor, a_above: Tensor, eps: Tensor) -> Tensor:

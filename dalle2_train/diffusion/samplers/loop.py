@@ -3,7 +3,7 @@
 B batch, C channels; x any shape (B, C, …), T training timesteps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -33,7 +33,7 @@ def sample(
 
     `noise(i)` gives step i's standard Gaussian noise (B, C, …); it is asked, in order, only for steps that add noise:
     every one but the last; ddim's at eta 0 and dpm_solver's ask for none. `schedule` is on x_T's device.
-    `x_0_variance` (T,): what analytic_dpm needs, see `analytic_dpm.x_0_variance`.
+    `x_0_variance` (T,): what analytic_dpm needs, see `analytic_dpm.estimate_x_0_variance`.
 
     All coefficients are computed in x_T's precision, at least float32. That is how diffusers computes them, and it
     matters: in float32 the last step of 1000 scales x_0 by 0.9995, which an exported model would do too.
@@ -41,33 +41,10 @@ def sample(
     """
     check_predictable(config.prediction_type, schedule.zero_terminal_snr)
     schedule = schedule.computed_in(torch.promote_types(x_T.dtype, torch.float32))
-    steps = list_steps(schedule, config.num_steps)
-    return run_steps(denoise, x_T, steps, schedule, config, noise, x_0_variance)
-
-
-@torch.no_grad()
-def run_steps(
-    denoise: Denoise,
-    x_t: Tensor,
-    steps: Sequence[Step],
-    schedule: NoiseSchedule,
-    config: SamplerConfig,
-    noise: Callable[[int], Tensor],
-    x_0_variance: Tensor | None = None,
-    after: Callable[[Step, Tensor], Tensor] | None = None,
-) -> Tensor:
-    """x (B, C, …) after some neighbouring `steps` of `sample` from `x_t` (B, C, …), which is noised as the first's t.
-
-    `after(step, x)` may replace what a step arrives at. `schedule` is computed in x_t's precision.
-    """
-    move, earlier = _mover(config, x_0_variance), None
-    for i, step in enumerate(steps):
-        now = _see(denoise, x_t, step, schedule, config)
-        mean, std = move(now, earlier)
-        is_last = step.a_before == 1
-        x_t = mean if is_last or std is None else mean + std * noise(i)
-        x_t = x_t if after is None else after(step, x_t)
-        earlier = now
+    move, x_t, earlier = mover(config, x_0_variance), x_T, None
+    for i, step in enumerate(list_steps(schedule, config.num_steps)):
+        now = see(denoise, x_t, step, schedule, config)
+        x_t, earlier = arrive(move, now, earlier, partial(noise, i)), now
     return x_t
 
 
@@ -77,14 +54,22 @@ def split_variance(prediction: Tensor, num_channels: int) -> tuple[Tensor, Tenso
     return prediction[:, :num_channels], prediction[:, num_channels:] if has_variance else None
 
 
-def _see(denoise: Denoise, x_t: Tensor, step: Step, schedule: NoiseSchedule, config: SamplerConfig) -> Seen:
+def see(denoise: Denoise, x_t: Tensor, step: Step, schedule: NoiseSchedule, config: SamplerConfig) -> Seen:
+    """What is predicted where `step` starts, at `x_t` (B, C, …). `schedule` is computed in x_t's precision."""
     t = torch.full((len(x_t),), step.t, device=x_t.device)  # (B,)
     prediction, fraction = split_variance(denoise(x_t, t), x_t.shape[1])
     x_0 = to_x_0(schedule, x_t, t, prediction, config.prediction_type)
     return Seen(step, x_t, threshold(x_0, config.clip_sample_range, config.threshold_quantile), fraction)
 
 
-def _mover(config: SamplerConfig, x_0_variance: Tensor | None) -> Move:
+def arrive(move: Move, now: Seen, earlier: Seen | None, noise: Callable[[], Tensor]) -> Tensor:
+    """x (B, C, …) after the step `now`; `noise` is asked where the sampler adds some, which it never does at last."""
+    mean, std = move(now, earlier)
+    return mean if now.step.is_last or std is None else mean + std * noise()
+
+
+def mover(config: SamplerConfig, x_0_variance: Tensor | None = None) -> Move:
+    """The sampler that `config` names; `x_0_variance` as in `sample`."""
     match config.name:
         case "ddpm":
             return partial(ddpm_step, variance=config.variance)

@@ -24,6 +24,11 @@ class Step(NamedTuple):
     a_before: Tensor  # (), ᾱ at the timestep the step arrives at; 1 at the end
     beta: Tensor  # (), the variance that the forward process adds between the two
 
+    @property
+    def is_last(self) -> bool:
+        """Does it arrive at x_0?"""
+        return bool(self.a_before == 1)
+
 
 class Seen(NamedTuple):
     """A step, where it starts, and what the network saw there."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from dalle2_train.errors import InputError
-from dalle2_train.generation.config import GenerationConfig
+from dalle2_train.generation.config import GenerationConfig, StageConfig
 from dalle2_train.generation.decoder import run_decoder
 from dalle2_train.generation.manipulations.latents import Latents, no_text
 from dalle2_train.generation.noise import Draws
-from dalle2_train.generation.pipeline import check_steps, run_upsamplers, stages_of
-from dalle2_train.generation.stage import Tick
-from dalle2_train.generation.unclip import Unclip
+from dalle2_train.generation.pipeline import run_upsamplers, stages_of
+from dalle2_train.generation.stage import Tick, check_stage
+from dalle2_train.generation.unclip import Part, Unclip
 
 DEFAULTS = {
     "decoder": {"sampler": "ddim", "num_steps": 250, "guidance_scale": 1.0, "clip_sample_range": None}
@@ -83,16 +83,21 @@ def keyed_noise(session: Session, index: Tensor) -> Tensor:
 
 def num_steps(unclip: Unclip, config: GenerationConfig, count: int) -> int:
     """Denoising steps for `count` pictures, batch by batch."""
-    stages = stages_of(unclip, config)
-    a_batch = sum(section.num_steps for name, (_, section) in stages.items() if name != "prior")
+    a_batch = sum(section.num_steps for _, section in _stages(unclip, config).values())
     return -(-count // config.batch_size) * a_batch
 
 
 def check_config(unclip: Unclip, config: GenerationConfig) -> None:
-    """Errors: InputError where x_T would not say which picture the decoder draws, or a stage has too many steps."""
+    """Errors: InputError where x_T would not say which picture the decoder draws, or a stage cannot be sampled so."""
     if config.decoder.sampler != "ddim" or config.decoder.num_steps < 2:
         raise InputError(
             f"decoder.sampler={config.decoder.sampler}, decoder.num_steps={config.decoder.num_steps}: x_T is found and "
             "drawn from by ddim with 2 steps or more; leave them as they are"
         )
-    check_steps(stages_of(unclip, config))
+    for name, (part, section) in _stages(unclip, config).items():
+        check_stage(part, name, section)
+
+
+def _stages(unclip: Unclip, config: GenerationConfig) -> dict[str, tuple[Part, StageConfig]]:
+    """Those that are run: no prior is."""
+    return {name: stage for name, stage in stages_of(unclip, config).items() if name != "prior"}

@@ -12,17 +12,15 @@ from dalle2_train.diffusion.samplers import Known, Resampling, inpaint
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
 from dalle2_train.generation.decoder import run_decoder
-from dalle2_train.generation.embeds import check_embed
 from dalle2_train.generation.manipulations.drawing import Session
 from dalle2_train.generation.manipulations.masks import Canvas
 from dalle2_train.generation.manipulations.pictures import to_signal
 from dalle2_train.generation.manipulations.sheet import Sheet
 from dalle2_train.generation.noise import Draws
 from dalle2_train.generation.pipeline import (
-    check_steps,
+    check_sampling,
     choose_image_embed,
     num_forwards,
-    stages_of,
     ticker,
     upsamplers_of,
 )
@@ -50,12 +48,12 @@ def paint(
     """`num_samples` pictures, in which all is as in `canvas` but what it does not keep.
 
     What is kept comes out exactly. The prior draws z_i for `prompt`, which knows nothing of what is kept; decoder and
-    upsamplers do at every step. `resampling` is the decoder's: upsamplers, which have no say in what is drawn, go down
-    once. `facts` tells which share is kept at each stage.
-    Errors: InputError where a stage has more steps than its training, or no samples are asked for.
+    upsamplers do at every step, and of what is painted over they know nothing. `resampling` is the decoder's:
+    upsamplers, which have no say in what is drawn, go down once. `facts` tells which share of the picture is kept, and
+    which each stage knows.
+    Errors: InputError for settings under which a stage cannot be sampled, or where no samples are asked for.
     """
-    check_embed(unclip, config)
-    check_steps(stages_of(unclip, config))
+    check_sampling(unclip, config)
     if num_samples < 1:
         raise InputError(f"{num_samples} samples: give at least 1")
     again = resampling.num_calls(config.decoder.num_steps) - config.decoder.num_steps
@@ -66,12 +64,12 @@ def paint(
     for start in starts:
         index = torch.arange(start, min(start + config.batch_size, num_samples))
         made.append(_paint_batch(session, canvas, prompt, Draws(seed, index), resampling))
-    full, kept = canvas.images[-1], canvas.kept[-1]
+    full, kept = canvas.images[-1], canvas.kept
     images = torch.where(kept, full, to_uint8(torch.cat(made)))
     shown = torch.where(kept, full, _GREY)
     columns = ["picture", "what is kept", *(f"noise {i}" for i in range(num_samples))]
-    shares = [float(mask.float().mean()) for mask in canvas.kept]
-    return Sheet({"": torch.cat([full[None], shown[None], images])}, columns, {"kept": shares})
+    facts = {"kept": _share(kept), "known": [_share(known) for known in canvas.known]}
+    return Sheet({"": torch.cat([full[None], shown[None], images])}, columns, facts)
 
 
 def _paint_batch(
@@ -86,7 +84,7 @@ def _paint_batch(
     count = len(draws.index)
     of_prior, of_decoder = read_prompts(unclip, [prompt] * count)
     image_embed = choose_image_embed(unclip, of_prior, draws, config, tick)  # (B, E)
-    known = [_known(unclip, *one, count) for one in zip(*canvas, strict=True)]
+    known = [_known(unclip, *one, count) for one in zip(canvas.images, canvas.known, strict=True)]
     image = run_decoder(unclip.decoder, image_embed, *of_decoder, draws, config.decoder, tick,
                         partial(inpaint, known=known[0], resampling=resampling))  # (B, 3, h, w)  # fmt: skip
     for (stage, part), of_stage in zip(upsamplers_of(unclip).items(), known[1:], strict=True):
@@ -96,7 +94,11 @@ def _paint_batch(
 
 
 def _known(unclip: Unclip, image: Tensor, mask: Tensor, count: int) -> Known:
-    """What `mask` (1, S, S) keeps of `image` (3, S, S) uint8, in `count` pictures."""
+    """What `mask` (1, S, S) shows of `image` (3, S, S) uint8, in `count` pictures."""
     weight = next(unclip.decoder.network.parameters())
     x_0 = to_signal(image).to(weight).expand(count, -1, -1, -1)
     return Known(x_0, mask.to(weight.device).expand(count, -1, -1, -1))
+
+
+def _share(mask: Tensor) -> float:
+    return float(mask.float().mean())

@@ -37,13 +37,9 @@ class Picture(NamedTuple):
 
 def open_picture(uri: str, unclip: Unclip) -> Picture:
     """The picture in the file `uri`, of any size and any format that shards may hold. InputError for another file."""
-    return Picture(decode_square(uri, read_file(uri), unclip.clip.image_size), open_stages(uri, unclip))
-
-
-def open_stages(uri: str, unclip: Unclip) -> tuple[Tensor, ...]:
-    """The picture in the file `uri` as each stage makes it; CLIP, of which a text half may do, is not asked."""
     data = read_file(uri)
-    return tuple(decode_square(uri, data, size) for size in picture_sizes(unclip))
+    for_clip = decode_square(uri, data, unclip.clip.image_size)
+    return Picture(for_clip, tuple(decode_square(uri, data, size) for size in picture_sizes(unclip)))
 
 
 def picture_sizes(unclip: Unclip) -> list[int]:

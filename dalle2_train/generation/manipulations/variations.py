@@ -36,7 +36,7 @@ def vary(
     at the decoder's size, and x_T's mean and standard deviation, which are 0 and 1 of noise.
     Errors: InputError for settings under which x_T says nothing, or an eta that is not positive.
     """
-    _check(unclip, config, etas, num_samples)
+    check_variations(unclip, config, etas, num_samples)
     calls = inversion.num_calls(config.decoder.num_steps) + num_steps(unclip, config, 1)
     tick = ticker(progress, calls + len(etas) * num_steps(unclip, config, num_samples))
     latents = find_latents(unclip, [picture], config.decoder, inversion, tick)
@@ -68,7 +68,10 @@ def facts_of_inversion(latents: Latents, picture: Picture, small: Tensor) -> dic
     }
 
 
-def _check(unclip: Unclip, config: GenerationConfig, etas: Sequence[float], num_samples: int) -> None:
+def check_variations(
+    unclip: Unclip, config: GenerationConfig, etas: Sequence[float], num_samples: int
+) -> None:
+    """Errors: those of `vary`."""
     check_config(unclip, config)
     if config.decoder.eta != 0:
         raise InputError(
