@@ -49,7 +49,7 @@ def decoder_denoiser(
         condition = torch.cat([null, condition])  # (2B, E)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        prediction = network(*twice(x_t, t, scale), condition, *both)  # (2B, 6, H, W)
+        prediction = network.predict(*twice(x_t, t, scale), condition, *both)  # (2B, 6, H, W)
         # The variance is the conditional half's, unguided.
         return guided(prediction, scale, 3, config.guidance_rescale)  # (B, 6, H, W)
 

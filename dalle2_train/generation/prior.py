@@ -29,7 +29,7 @@ def run_prior(
     both = network.read(*both_halves(repeated(text, num_draws), null_text, scale))  # (2·K·B, …) or (K·B, …)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        prediction = network(*twice(x_t, t, scale), *both)
+        prediction = network.predict(*twice(x_t, t, scale), *both)
         return guided(prediction, scale, rescale=config.guidance_rescale)  # (K·B, E)
 
     shape, draws = (network.config.embed_dim,), draws._replace(num_draws=num_draws)

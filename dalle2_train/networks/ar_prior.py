@@ -14,42 +14,33 @@ from torch import Tensor, nn
 from dalle2_train.errors import InputError
 from dalle2_train.networks.attention import HIDDEN, visibility_bias
 from dalle2_train.networks.cache import KeyValueCache
-from dalle2_train.networks.checks import check_dropout, check_positive
+from dalle2_train.networks.checks import check_positive
 from dalle2_train.networks.embed_codes import EmbedCodes
 from dalle2_train.networks.init import zero_init
-from dalle2_train.networks.text_encoder import TextEncoder, TextEncoderConfig
+from dalle2_train.networks.prior_shape import PriorShape, without_text_encoder
+from dalle2_train.networks.text_encoder import TextEncoder
 from dalle2_train.networks.transformer import TransformerBlock, init_transformer
 
 
 @dataclass(frozen=True)
-class ArPriorConfig:
-    """The autoregressive prior's shape; defaults are the paper's for a CLIP of Karlo's size. Its width is num_heads ×
-    head_dim, its context num_text_tokens + num_dims + 1."""
+class ArPriorConfig(PriorShape):
+    """The autoregressive prior's shape; defaults are the paper's for a CLIP of Karlo's size. Its context is
+    num_text_tokens + num_dims + 1."""
 
-    embed_dim: int = 768
-    """Width of CLIP's embeddings and of its text states."""
-    num_text_tokens: int = 77
-    """Context length L, of CLIP's text or of the own text encoder's."""
+    depth: int = 24
+    """Number of Transformer blocks."""
+    num_heads: int = 26
+    """Attention heads."""
     num_dims: int = 319
     """Principal components of the image embedding that are predicted, the one of the largest variance first."""
     num_buckets: int = 1024
     """Values V that a code can take."""
     num_dot_buckets: int = 32
     """Equally frequent buckets of the similarity of picture and caption."""
-    depth: int = 24
-    """Number of Transformer blocks."""
-    num_heads: int = 26
-    """Attention heads."""
-    head_dim: int = 64
-    """Width of an attention head."""
-    dropout: float = 0.0
-    """Dropout probability after attention and inside the MLP."""
-    text_encoder: TextEncoderConfig | None = None
-    """The paper's own text encoder, trained with the prior; None: CLIP's text states."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "embed_dim", "num_text_tokens", "num_dims", "depth", "num_heads", "head_dim")
-        check_dropout(self.dropout)
+        super().__post_init__()
+        check_positive(self, "num_dims")
         for name in ("num_buckets", "num_dot_buckets"):
             if getattr(self, name) < 2:
                 raise InputError(f"{name} {getattr(self, name)} must be at least 2")
@@ -57,20 +48,6 @@ class ArPriorConfig:
             raise InputError(
                 f"num_dims {self.num_dims}: an embedding of embed_dim {self.embed_dim} has no more components"
             )
-        own = self.text_encoder
-        if own is not None and own.context_length != self.num_text_tokens:
-            raise InputError(f"num_text_tokens {self.num_text_tokens} must be {own.context_length}, "
-                             "text_encoder.context_length")  # fmt: skip
-
-    @property
-    def width(self) -> int:
-        """Width D of the tokens."""
-        return self.num_heads * self.head_dim
-
-    @property
-    def text_width(self) -> int:
-        """Width S of the text's states."""
-        return self.embed_dim if self.text_encoder is None else self.text_encoder.width
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -115,8 +92,11 @@ class ArPrior(nn.Module):
         self.text_encoder = None if config.text_encoder is None else TextEncoder(config.text_encoder)
 
     def reset_parameters(self) -> None:
-        """`init_transformer`; the last layer is zero, so that at first all values are equally likely."""
-        init_transformer(self, self.config.depth)
+        """`init_transformer`; the last layer is zero, so that at first all values are equally likely.
+
+        A text encoder stays as it is: it has a `reset_parameters` of its own.
+        """
+        init_transformer(without_text_encoder(self), self.config.depth)
         nn.init.normal_(self.positional_embedding, std=0.01)
         nn.init.normal_(self.dot_embedding.weight, std=0.02)
         nn.init.normal_(self.code_embedding.weight, std=0.02)

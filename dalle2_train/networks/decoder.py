@@ -126,11 +126,11 @@ class Decoder(nn.Module):
         return [*(self.text_encoder.blocks if self.text_encoder else []), *self.unet.blocks]
 
     def read(self, text_embed: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward`'s text with token ids (B, L) read by the text encoder; sampling does so once for all steps.
+        """`forward`'s text as `predict` takes it: token ids (B, L) are read by the text encoder, states stay.
 
         GLIDE's pooled vector takes the place of CLIP's text embedding, which the paper's decoder does not read.
         """
-        if self.text_encoder is None or text.is_floating_point():
+        if self.text_encoder is None:
             return text_embed, text, text_mask
         found = self.text_encoder(text, text_mask)
         return found.pooled, found.states, torch.ones_like(text_mask)
@@ -151,8 +151,20 @@ class Decoder(nn.Module):
         text encoder, token ids (B, L); `text_mask` (B, L) bool, True where there is text; `keep_image` (B,) bool puts
         the learned null in place of the image embedding where False.
         """
-        text_embed, text, text_mask = self.read(text_embed, text, text_mask)
-        context, time_shift = self.text_proj(image_embed, text_embed, text, keep_image)
+        return self.predict(x_t, t, image_embed, *self.read(text_embed, text, text_mask), keep_image)
+
+    def predict(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        image_embed: Tensor,
+        text_embed: Tensor,
+        states: Tensor,
+        text_mask: Tensor,
+        keep_image: Tensor | None = None,
+    ) -> Tensor:
+        """`forward` of text that was `read`, which sampling does once for all steps; `states` (B, L, S)."""
+        context, time_shift = self.text_proj(image_embed, text_embed, states, keep_image)
         visible = F.pad(text_mask, (self.config.num_extra_tokens, 0), value=True)  # (B, M)
         bias = visibility_bias(visible, x_t.dtype)[:, None, None, :]  # (B, 1, 1, M)
         return self.unet(x_t, t, time_shift, context, bias)  # (B, 6, H, W)

@@ -72,6 +72,11 @@ class EmbedCodes(nn.Module):
         self.std.copy_(variances[:num_dims].sqrt())
         self.left_out.copy_(variances[num_dims:].sum() / variances.sum())
 
+    @property
+    def variance(self) -> Tensor:
+        """() of the embeddings that the components are of, summed over all directions, those left out too."""
+        return (self.std.square().sum() / (1 - self.left_out)).squeeze()
+
     @torch.no_grad()
     def encode(self, image_embed: Tensor) -> Tensor:
         """(B, E) → codes (B, K) int64: the nearest levels, in the buffers' precision whatever autocast says."""

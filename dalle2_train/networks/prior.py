@@ -12,53 +12,23 @@ from torch import Tensor, nn
 
 from dalle2_train.errors import InputError
 from dalle2_train.networks.attention import HIDDEN, visibility_bias
-from dalle2_train.networks.checks import check_dropout, check_positive
 from dalle2_train.networks.embeddings import TimestepEmbedding
 from dalle2_train.networks.init import zero_init
-from dalle2_train.networks.text_encoder import TextEncoder, TextEncoderConfig
+from dalle2_train.networks.prior_shape import PriorShape, without_text_encoder
+from dalle2_train.networks.text_encoder import TextEncoder
 from dalle2_train.networks.transformer import TransformerBlock, init_transformer
 
 NUM_ADDED_TOKENS = 4  # text embedding, time, noised image embedding, query
 
 
 @dataclass(frozen=True)
-class PriorConfig:
-    """The prior's shape; defaults are Karlo's. Its width is num_heads × head_dim."""
-
-    embed_dim: int = 768
-    """Width of CLIP's embeddings and of its text states."""
-    num_text_tokens: int = 77
-    """Context length L, of CLIP's text or of the own text encoder's."""
-    depth: int = 20
-    """Number of Transformer blocks."""
-    num_heads: int = 32
-    """Attention heads."""
-    head_dim: int = 64
-    """Width of an attention head."""
-    dropout: float = 0.0
-    """Dropout probability after attention and inside the MLP."""
-    text_encoder: TextEncoderConfig | None = None
-    """The paper's own text encoder, trained with the prior; None: CLIP's text states (Karlo's)."""
+class PriorConfig(PriorShape):
+    """The diffusion prior's shape."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "embed_dim", "num_text_tokens", "depth", "num_heads", "head_dim")
-        check_dropout(self.dropout)
+        super().__post_init__()
         if self.width % 2:
             raise InputError(f"num_heads {self.num_heads} × head_dim {self.head_dim} must be even")
-        own = self.text_encoder
-        if own is not None and own.context_length != self.num_text_tokens:
-            raise InputError(f"num_text_tokens {self.num_text_tokens} must be {own.context_length}, "
-                             "text_encoder.context_length")  # fmt: skip
-
-    @property
-    def width(self) -> int:
-        """Width D of the tokens."""
-        return self.num_heads * self.head_dim
-
-    @property
-    def text_width(self) -> int:
-        """Width S of the text's states."""
-        return self.embed_dim if self.text_encoder is None else self.text_encoder.width
 
 
 class Prior(nn.Module):
@@ -95,8 +65,11 @@ class Prior(nn.Module):
         self.text_encoder = None if config.text_encoder is None else TextEncoder(config.text_encoder)
 
     def reset_parameters(self) -> None:
-        """`init_transformer`; the last layer is zero, so that the first prediction is the mean embedding."""
-        init_transformer(self, self.config.depth)
+        """`init_transformer`; the last layer is zero, so that the first prediction is the mean embedding.
+
+        A text encoder stays as it is: it has a `reset_parameters` of its own.
+        """
+        init_transformer(without_text_encoder(self), self.config.depth)
         nn.init.normal_(self.positional_embedding, std=0.01)
         nn.init.normal_(self.prd_embedding, std=0.02)
         zero_init(self.proj_to_clip_embeddings)
@@ -115,8 +88,8 @@ class Prior(nn.Module):
         return x_0 * self.clip_std + self.clip_mean
 
     def read(self, text_embed: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward`'s text with token ids (B, L) read by the text encoder; sampling does so once for all steps."""
-        if self.text_encoder is None or text.is_floating_point():
+        """`forward`'s text as `predict` takes it: token ids (B, L) are read by the text encoder, states stay."""
+        if self.text_encoder is None:
             return text_embed, text, text_mask
         return text_embed, self.text_encoder(text, text_mask).states, torch.ones_like(text_mask)
 
@@ -126,8 +99,13 @@ class Prior(nn.Module):
         `x_t` (B, E) normalised and noised, `t` (B,), `text_embed` (B, E), `text` (B, L, S) states, or, with a text
         encoder, token ids (B, L); `text_mask` (B, L) bool, True where there is text.
         """
-        text_embed, text, text_mask = self.read(text_embed, text, text_mask)
-        text = self.encoder_hidden_states_proj(text)  # (B, L, D)
+        return self.predict(x_t, t, *self.read(text_embed, text, text_mask))
+
+    def predict(
+        self, x_t: Tensor, t: Tensor, text_embed: Tensor, states: Tensor, text_mask: Tensor
+    ) -> Tensor:
+        """`forward` of text that was `read`, which sampling does once for all steps; `states` (B, L, S)."""
+        text = self.encoder_hidden_states_proj(states)  # (B, L, D)
         added = [self.embedding_proj(text_embed), self.time_embedding(t), self.proj_in(x_t)]  # 3 × (B, D)
         query = self.prd_embedding.to(text.dtype).expand(len(text), -1, -1)  # (B, 1, D)
         tokens = torch.cat([text, torch.stack(added, dim=1), query], dim=1)  # (B, N, D)

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from dalle2_train.errors import InputError
 from dalle2_train.networks import decoder, prior
+from dalle2_train.networks.ar_prior import ArPrior, ArPriorConfig
 from dalle2_train.networks.decoder import Decoder, DecoderConfig
 from dalle2_train.networks.prior import Prior, PriorConfig
-from dalle2_train.networks.text_encoder import TextEncoderConfig
+from dalle2_train.networks.text_encoder import TextEncoder, TextEncoderConfig
 
 # As wide as the embeddings, so that diffusers' projections of text can read its states.
 OWN = TextEncoderConfig(context_length=6, vocab_size=30, width=24, depth=1, num_heads=2)
 PRIOR = PriorConfig(embed_dim=24, num_text_tokens=6, depth=2, num_heads=2, head_dim=8, text_encoder=OWN)
+AR_PRIOR = ArPriorConfig(24, 6, num_dims=4, num_buckets=8, depth=2, num_heads=2, head_dim=8, text_encoder=OWN)
 DECODER = DecoderConfig(
     8, (16, 32), 1, (False, True), head_dim=8, embed_dim=24, num_groups=8, text_encoder=OWN
 )
@@ -91,13 +93,42 @@ def test_text_read_once_is_text_read_at_every_step_and_all_of_the_encoder_learns
     parity.randomise(network, generator)
     inputs = (draw_prior_inputs if family == "prior" else draw_decoder_inputs)(generator)
     output = network(*inputs)
-    assert torch.equal(network(*inputs[:-3], *network.read(*inputs[-3:])), output)
+    assert torch.equal(network.predict(*inputs[:-3], *network.read(*inputs[-3:])), output)
     output.square().sum().backward()
     assert network.text_encoder is not None
     for name, parameter in network.text_encoder.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0 or name.endswith("to_k.bias"), name
     assert set(network.text_encoder.blocks) < set(network.blocks)
+
+
+@pytest.mark.parametrize(("network_type", "config"), [(Prior, PRIOR), (ArPrior, AR_PRIOR)])
+def test_a_text_encoder_begins_as_it_does_alone(
+    network_type: type, config: PriorConfig | ArPriorConfig
+) -> None:
+    """It neither changes the prior's first weights nor is touched when those are drawn again."""
+    torch.manual_seed(0)
+    network = network_type(config)
+    torch.manual_seed(0)
+    plain, alone = network_type(dataclasses.replace(config, text_encoder=None)), TextEncoder(OWN)
+    first = {name: value.clone() for name, value in network.state_dict().items()}
+    expected = plain.state_dict() | {f"text_encoder.{name}": v for name, v in alone.state_dict().items()}
+    assert first.keys() == expected.keys()
+    assert all(torch.equal(first[name], expected[name]) for name in expected)
+    network.reset_parameters()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, first[name])}
+    assert "transformer_blocks.0.attn1.to_q.weight" in changed
+    assert not [name for name in changed if name.startswith("text_encoder.")]
+
+
+def test_states_are_told_from_tokens_by_what_is_called_and_not_by_their_type(
+    parity: SimpleNamespace, generator: torch.Generator
+) -> None:
+    """Token ids as a float tensor would be an error, not states."""
+    for network, inputs in ((Prior(PRIOR), draw_prior_inputs), (Decoder(DECODER), draw_decoder_inputs)):
+        *given, token_ids, text_mask = inputs(generator)
+        with pytest.raises(RuntimeError, match="Long, Int"):
+            network.double()(*given, token_ids.double(), text_mask)
 
 
 def test_a_context_that_does_not_fit_is_named() -> None:
