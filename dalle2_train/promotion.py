@@ -129,7 +129,7 @@ def judge_candidate(
     if report.model_digest != digest:
         return (), (
             f"its report is about other weights ({report.model_digest[:12]}) than it has now ({digest[:12]}); "
-            "evaluate it again",
+            "evaluate it again; of what was evaluated with others, export them all as one release, and evaluate that",
         )
     candidate = report.metrics()
     metric = policy.metric_of(report)

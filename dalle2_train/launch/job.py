@@ -25,7 +25,7 @@ from dalle2_train.launch.initial import initial_digest
 from dalle2_train.networks.embed_codes import EmbedCodes
 from dalle2_train.networks.text_encoder import TextEncoderConfig
 from dalle2_train.parallel.shard import mesh_sizes
-from dalle2_train.recipe import ModelConfig, Recipe, build_recipe
+from dalle2_train.recipe import Recipe, build_recipe
 from dalle2_train.training.ar_prior import ArPriorModelConfig
 from dalle2_train.training.decoder import DecoderModelConfig
 from dalle2_train.training.direct import DirectModelConfig
@@ -168,7 +168,7 @@ def check(job: TrainJob, workers: int) -> None:
         if isinstance(recipe.model, PriorModelConfig):
             statistics(recipe.model, embeddings.info.mean, embeddings.info.std)
         if _needs_covariance(job):
-            _check_covariance(recipe.model, torch.from_numpy(embeddings.covariance()))
+            _check_covariance(job, torch.from_numpy(embeddings.covariance()))
     elif job.needs_clip:
         open_clip(job, None)
     if (begun := _newest_checkpoint(job)) is not None:
@@ -199,10 +199,11 @@ def _check_sampling(job: TrainJob, clip: ClipEncoder) -> None:
                          "pictures with; set it to 0, or give the whole CLIP with --clip")  # fmt: skip
 
 
-def _check_covariance(model: ModelConfig, covariance: Tensor) -> None:
-    """Raises InputError where embeddings vary along fewer directions than are to be predicted."""
-    if isinstance(model, ArPriorModelConfig):
-        shape = model.network
+def _check_covariance(job: TrainJob, covariance: Tensor) -> None:
+    """Raises InputError where embeddings vary along fewer directions than are to be predicted; weights to begin with
+    bring theirs."""
+    if isinstance(job.recipe.model, ArPriorModelConfig) and job.init_from is None:
+        shape = job.recipe.model.network
         codes = EmbedCodes(shape.embed_dim, shape.num_dims, shape.num_buckets)
         codes.fit(torch.zeros(shape.embed_dim), covariance)
 

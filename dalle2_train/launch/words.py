@@ -25,7 +25,7 @@ from dalle2_train.training.clip import ClipModule
 from dalle2_train.training.decoder import DecoderModule
 from dalle2_train.training.direct import DirectModule
 from dalle2_train.training.prior import PriorModule
-from dalle2_train.training.texts import caption_reader
+from dalle2_train.training.texts import caption_reader, encode_beside_batches
 from dalle2_train.training.upsampler import UpsamplerModelConfig
 
 _BATCH_TYPES: dict[str, BatchType] = {
@@ -64,7 +64,9 @@ def words_of(
     reader = caption_reader(clip, module.network)
     if embeddings.has_text_encodings and reader.own_length is None:
         return _BATCH_TYPES[family], None
-    module.encode_text = reader.encode
+    # Also for a text encoder of its own, beside whose tokens stored text embeddings might be of another caption
+    # (data.captions).
+    module.encode_text = encode_beside_batches(reader)
     return _TOKEN_BATCH_TYPES[family], reader.tokenize
 
 

@@ -74,13 +74,13 @@ class ArPriorModule(UnclipModule):
 def _metrics(
     network: ArPrior, loss: Tensor, logits: Tensor, codes: Tensor, image_embed: Tensor
 ) -> dict[str, Tensor]:
-    """Bits per code; the cosine of the expected embedding, each code told the true ones before it; the share of the
-    embeddings' variance that codes lose."""
+    """Bits per code; the cosine of the expected embedding, each code told the true ones before it; the share that codes
+    lose of the variance of the embeddings that the components are of. All are means over samples."""
     known = network.embed_codes
     truth = image_embed.to(known.mean.dtype)  # (B, E)
     with torch.autocast(truth.device.type, enabled=False):
         expected = logits.to(truth.dtype).softmax(dim=-1) @ known.levels  # (B, K)
-    lost = (truth - known.decode(codes)).square().sum() / (truth - known.mean).square().sum()
+    lost = (truth - known.decode(codes)).square().sum(dim=-1).mean() / known.variance
     cosine = F.cosine_similarity(known.from_components(expected), truth, dim=-1).mean()
     return {"bits_per_code": loss / math.log(2), "cosine": cosine, "code_error": lost}
 
@@ -97,6 +97,12 @@ def use_components(network: ArPrior, mean: Sequence[float], covariance: Tensor) 
             f"the embeddings have {len(mean)} dimensions, network.embed_dim is {embed_dim}; make them equal"
         )
     network.embed_codes.fit(torch.tensor(mean, dtype=torch.float64), covariance)
+
+
+def left_out(network: ArPrior, covariance: Tensor) -> float:
+    """The share of the variance of embeddings with `covariance` (E, E) float64 along none of the codes' directions."""
+    directions = network.embed_codes.directions.double()  # (K, E)
+    return 1 - float((directions @ covariance * directions).sum() / covariance.trace())
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from dalle2_train.networks.decoder import Decoder
 from dalle2_train.networks.prior import Prior
 
 EncodeText = Callable[[Tensor, Tensor], Text]
-"""(token ids (B, L), mask (B, L)) → what the network is told: `CaptionReader.encode`."""
+"""(token ids (B, L), mask (B, L)) → what the network is told, where the tokens are."""
 
 
 def caption_reader(clip: ClipEncoder, network: Prior | ArPrior | Decoder) -> CaptionReader:
@@ -24,6 +24,17 @@ def caption_reader(clip: ClipEncoder, network: Prior | ArPrior | Decoder) -> Cap
     if own is None:
         return CaptionReader(clip)
     return CaptionReader(clip, own.context_length, with_text_embed=not isinstance(network, Decoder))
+
+
+def encode_beside_batches(reader: CaptionReader) -> EncodeText:
+    """`reader.encode`, its CLIP moved to wherever the batches are: it is the training's own."""
+
+    def encode(token_ids: Tensor, text_mask: Tensor) -> Text:
+        if reader.clip.device != token_ids.device:
+            reader.clip.to(token_ids.device)
+        return reader.encode(token_ids, text_mask)
+
+    return encode
 
 
 def text_of(

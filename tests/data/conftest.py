@@ -1,7 +1,6 @@
 """Small shard sets of coloured squares, embedded sets of them, and folders as clip-retrieval writes them."""
 
 import io
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +18,6 @@ from dalle2_train.data.embed.embed import embed_shards
 from dalle2_train.data.embed.encoding import EmbedConfig, Embedded
 from dalle2_train.data.embeddings.layout import EmbeddingManifest
 from dalle2_train.data.shards.writer import Record, write_shards
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 SIDE = 8
 

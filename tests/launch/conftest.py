@@ -1,15 +1,11 @@
 """A small set of pictures, and a job that needs nothing else: an upsampler of two levels."""
 
+import os
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from picture_shards import write_shards
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from dalle2_train.data.sources.ingest import ingest
 from dalle2_train.launch import TrainJob
 from dalle2_train.recipe import load_recipe
 
@@ -29,18 +25,18 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("pictures")
-    draws = np.random.default_rng(0)
-    lines = ["file,caption,split"]
-    for number in range(40):
-        Image.fromarray(draws.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(
-            folder / f"{number:03d}.png"
-        )
-        lines.append(f"{number:03d}.png,picture {number},{'train' if number % 5 else 'validation'}")
-    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
-    to = str(tmp_path_factory.mktemp("shards") / "set")
-    ingest(f"folder:{folder}", to)
-    return to
+    return write_shards(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One Ray for a whole module: to start it takes longer than to use it."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=True,
+             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}})  # fmt: skip
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture

@@ -5,21 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from picture_shards import write_shards
 from PIL import Image
+from processes import call_in_ranks
+from safetensors.torch import load_file
 from sklearn.decomposition import PCA
+from statistics_rank import assemble_elsewhere
 from tiny_clip import save_tiny_clip
+from tiny_recipes import AR_PRIOR, SILENT
 from toy_training import losses
 
 from dalle2_train.checkpoints import open_model
+from dalle2_train.data.embeddings.layout import load
 from dalle2_train.errors import InputError
-from dalle2_train.launch import check, train
+from dalle2_train.launch import check, statistics, train
 from dalle2_train.launch.embed import embed
-
-SIZES = ("model.network.embed_dim=32", "model.network.num_heads=1", "model.network.depth=1",
-         "model.network.num_text_tokens=8", "model.network.num_dims=6", "model.network.num_buckets=8",
-         "model.network.num_dot_buckets=4", "model.network.dropout=0", "data.num_lanes=4",
-         "training.global_batch_size=8", "training.num_threads=1", "optimizer.schedule=constant")  # fmt: skip
-SILENT = "training.sample_every_steps=0"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def job(make_job, embeddings):
     """job(name, settings…): on the shards and their embeddings."""
 
     def make(name: str, *settings: str, **more):
-        return make_job(name, *SIZES, *settings, family="ar_prior", embeddings=embeddings, **more)
+        return make_job(name, *AR_PRIOR, *settings, family="ar_prior", **{"embeddings": embeddings, **more})
 
     return make
 
@@ -75,23 +75,71 @@ def test_components_and_similarities_are_measured_and_kept_with_the_model(job, e
         assert picture.width > 2 * 16
 
 
-def test_going_on_is_as_if_there_had_been_no_stop(job):
+def refuse(*_: object) -> None:
+    raise AssertionError("what the weights bring is not measured again")
+
+
+def test_going_on_is_as_if_there_had_been_no_stop_and_measures_nothing(job, monkeypatch, capsys):
     whole = job("whole", "training.num_steps=4", SILENT)
     train(whole)
     train(job("half", "training.num_steps=2", SILENT))
     half = job("half", "training.num_steps=4", SILENT)
+    for measure in ("use_components", "use_dots"):
+        monkeypatch.setattr(statistics, measure, refuse)
+    capsys.readouterr()
     assert train(half).resumed_from == 2
     assert losses(half.run_uri) == losses(whole.run_uri)
+    assert "components" not in capsys.readouterr().err
 
 
-def test_weights_to_begin_with_bring_their_statistics(job, embeddings):
+@pytest.fixture(scope="module")
+def other_embeddings(embeddings, tmp_path_factory) -> tuple[str, str]:
+    """(shards, embeddings) of other pictures, by the same CLIP."""
+    folder = tmp_path_factory.mktemp("others")
+    shards = write_shards(folder, seed=1)
+    embed(shards, str(folder / "set"), load(embeddings).info.clip_uri, dtype="fp32", text_encodings=True)
+    return shards, str(folder / "set")
+
+
+def test_weights_to_begin_with_bring_their_statistics(job, other_embeddings, monkeypatch, capsys):
     first = job("first", "training.num_steps=1", SILENT)
     train(first)
-    second = job("second", "training.num_steps=1", "optimizer.learning_rate=0.0", "data.split=validation",
-                 SILENT, init_from=first.run_uri)  # fmt: skip
+    weights = open_model(first.run_uri)[1]
+    for measure in ("use_components", "use_dots"):
+        monkeypatch.setattr(statistics, measure, refuse)
+    shards, others = other_embeddings
+    second = job("second", "training.num_steps=1", "optimizer.learning_rate=0.0", SILENT,
+                 init_from=first.run_uri, data=shards, embeddings=others)  # fmt: skip
+    capsys.readouterr()
     train(second)
-    ours, theirs = open_model(second.run_uri)[1], open_model(first.run_uri)[1]
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    ours = open_model(second.run_uri)[1]
+    assert all(torch.equal(ours[name], weights[name]) for name in weights)
+    # Told is what these directions leave out of the embeddings that are trained on.
+    rows = stored(others, "img_emb")[[number % 5 != 0 for number in range(40)]]
+    along = (rows - rows.mean(0)) @ weights["embed_codes.directions"].double().numpy().T
+    share = 1 - along.var(0).sum() / rows.var(0).sum()
+    assert f"components leave out {share:.2%} of" in capsys.readouterr().err
+
+
+def test_weights_that_do_not_fit_are_told_before_anything_is_said_of_components(job, capsys):
+    first = job("first", "model.network.num_dims=5", "training.num_steps=1", SILENT)
+    train(first)
+    capsys.readouterr()
+    with pytest.raises(InputError, match=r"--set model\.network\.num_dims=5"):
+        train(job("second", "training.num_steps=1", SILENT, init_from=first.run_uri))
+    assert "components" not in capsys.readouterr().err
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("default")
+def test_one_rank_measures_for_all_and_all_hear_of_its_failure(job, tmp_path):
+    plain = job("plain", "training.num_steps=2", SILENT)
+    assert call_in_ranks(assemble_elsewhere, 2, tmp_path, plain, False) == [0, 0]
+    ours, theirs = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    assert ours["dot_edges"].diff().min() > 0 and ours["embed_codes.left_out"] > 0
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert call_in_ranks(assemble_elsewhere, 2, tmp_path, plain, True) == [0, 0]
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["rank 0 cannot"] * 2
 
 
 def test_without_shards_and_without_stored_text_it_learns_nearly_the_same(
@@ -102,7 +150,7 @@ def test_without_shards_and_without_stored_text_it_learns_nearly_the_same(
     clip = str(Path(open_model(plain.run_uri)[0].clip.uri))
     tokens = str(tmp_path / "tokens")
     embed(shards, tokens, clip, dtype="fp32")
-    alone = make_job("alone", *SIZES, "training.num_steps=2", SILENT, family="ar_prior", data=tokens)
+    alone = make_job("alone", *AR_PRIOR, "training.num_steps=2", SILENT, family="ar_prior", data=tokens)
     train(alone)
     for ours, theirs in zip(losses(alone.run_uri), losses(plain.run_uri), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)

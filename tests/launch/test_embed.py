@@ -23,6 +23,7 @@ from dalle2_train.errors import InputError
 from dalle2_train.launch import check, train
 from dalle2_train.launch.assembly import assemble
 from dalle2_train.launch.embed import embed, index_foreign
+from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.training.texts import text_of
 
 SIZES = ("model.network.embed_dim=32", "model.network.num_heads=1", "model.network.depth=1",
@@ -112,7 +113,8 @@ def test_a_recipes_gain_is_in_the_first_weights(make_job, embeddings):
         settings = ("model.network.embed_dim=32", "training.sample_every_steps=0",
                     f"model.image_embed_gain={gain}")  # fmt: skip
         job = make_job("run", *settings, family="decoder", embeddings=embeddings["fp32"])
-        return dict(assemble(job.absolute()).module.network.named_parameters())
+        with one_rank_strategy(job.recipe.parallel):
+            return dict(assemble(job.absolute()).module.network.named_parameters())
 
     plain, loud = first_weights(1), first_weights(12)
     readers = [name for name in plain if not torch.equal(plain[name], loud[name])]

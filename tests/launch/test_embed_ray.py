@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,18 +19,8 @@ from dalle2_train.errors import InputError
 from dalle2_train.launch.embed import embed
 from dalle2_train.launch.shard_map import shard_map
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.filterwarnings("default")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    """One Ray for the whole module: to start it takes longer than to use it."""
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=True,
-             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}})  # fmt: skip
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.filterwarnings("default"),
+              pytest.mark.usefixtures("cluster")]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

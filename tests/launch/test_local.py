@@ -10,6 +10,7 @@ import psutil
 import pytest
 from PIL import Image
 from tiny_clip import save_tiny_clip
+from tiny_recipes import DIRECT
 from toy_training import losses
 
 from dalle2_train import storage
@@ -188,19 +189,7 @@ def test_a_model_of_another_size_cannot_be_begun_with(make_job):
 
 def test_a_direct_baseline_reads_captions_by_the_clips_tokens(make_job, tmp_path):
     clip = save_tiny_clip(tmp_path / "clip")
-    settings = (
-        "model.network.text_encoder.context_length=8",
-        "model.network.text_encoder.width=32",
-        "model.network.text_encoder.num_heads=2",
-        "model.network.num_heads=2",
-        "model.network.depth=1",
-        "data.block_size=4",
-        "training.global_batch_size=8",
-        "training.num_threads=1",
-        "training.num_steps=2",
-        "training.sample_every_steps=2",
-        "sampling.num_samples=2",
-    )
+    settings = (*DIRECT, "training.num_steps=2", "training.sample_every_steps=2", "sampling.num_samples=2")
     job = make_job("run", *settings, family="direct", clip=clip)
     assert train(job).step == 2
     manifest, _ = open_model(job.run_uri)

@@ -2,14 +2,12 @@
 
 import os
 import signal
-import sys
 import threading
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 from processes import run_ranks_with
+from ray_workers import kill_a_worker, wait_for_step
 from toy_training import losses
 
 from dalle2_train import storage
@@ -18,26 +16,15 @@ from dalle2_train.checkpoints.manifest import read_manifest
 from dalle2_train.errors import PreemptedError, RefusedError
 from dalle2_train.launch import train
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.filterwarnings("default"),
+              pytest.mark.usefixtures("cluster")]  # fmt: skip
 
 STEPS = ("training.num_steps=40", "training.checkpoint_every_steps=10", "training.sample_every_steps=20")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    """One Ray for the whole module: to start it takes longer than to use it."""
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=True,
-             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}})  # fmt: skip
-    yield
-    ray.shutdown()
-
-
 def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint_and_nothing_else(make_job, monkeypatch):
     job = make_job("run", *STEPS)
-    killed: list[int] = []
-    threading.Thread(target=_kill_a_worker, args=(Path(job.run_uri), 15, killed), daemon=True).start()
+    killed = kill_a_worker(Path(job.run_uri), 15)
     result = train(job, workers=2)
     assert killed and result.step == 40 and result.resumed_from in (10, 20, 30)
     assert read_manifest(f"{job.run_uri}/checkpoints/step-00000040").world_size == 2
@@ -69,21 +56,6 @@ def test_a_signal_to_the_driver_ends_with_a_checkpoint(make_job, number):
     assert signal.getsignal(number) is before
 
 
-def _kill_a_worker(run: Path, step: int, killed: list[int]) -> None:
-    _wait_for_step(run, step)
-    workers = [
-        p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())
-    ]
-    os.kill(workers[0].pid, signal.SIGKILL)
-    killed.append(workers[0].pid)
-
-
 def _ask_to_stop(run: Path, number: int) -> None:
-    _wait_for_step(run, 3)
+    wait_for_step(run, 3)
     os.kill(os.getpid(), number)
-
-
-def _wait_for_step(run: Path, step: int) -> None:
-    record = run / "losses.jsonl"
-    while not record.exists() or record.read_text().count("\n") < step:
-        time.sleep(0.05)

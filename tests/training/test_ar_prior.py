@@ -10,8 +10,15 @@ from families import CONTEXT_LENGTH, EMBED_DIM, SETTINGS, null_text, random, ran
 from dalle2_train.data.stream.batches import PriorBatch
 from dalle2_train.errors import InputError
 from dalle2_train.networks.ar_prior import ArPrior, ArPriorConfig
-from dalle2_train.training.ar_prior import ArPriorModelConfig, ArPriorModule, use_components, use_dots
+from dalle2_train.training.ar_prior import (
+    ArPriorModelConfig,
+    ArPriorModule,
+    left_out,
+    use_components,
+    use_dots,
+)
 from dalle2_train.training.draws import keep
+from dalle2_train.training.gradients import accumulate_gradient
 
 CONFIG = ArPriorModelConfig(
     ArPriorConfig(
@@ -82,7 +89,7 @@ def test_the_loss_is_the_codes_negative_log_likelihood():
     truth = batch.image_embed.double().numpy()
     cosines = (expected * truth).sum(1) / np.linalg.norm(expected, axis=1) / np.linalg.norm(truth, axis=1)
     assert found.metrics["cosine"].item() == pytest.approx(cosines.mean(), rel=1e-5)
-    error = ((truth - returned) ** 2).sum() / ((truth - 0.5) ** 2).sum()
+    error = ((truth - returned) ** 2).sum(1).mean() / STD.square().sum().item()
     assert found.metrics["code_error"].item() == pytest.approx(error, rel=1e-4)
 
 
@@ -93,6 +100,30 @@ def test_loss_is_the_mean_of_its_parts():
     halves = (torch.arange(0, 8, 2), torch.arange(1, 8, 2))
     torch.testing.assert_close(
         whole, sum(module.compute_loss(rows(batch, part), 5).loss for part in halves) / 2
+    )
+
+
+def test_the_metrics_of_micro_batches_are_those_of_the_whole():
+    module, batch = build(condition_dropout=0.5), batch_of(8)
+    torch.nn.init.normal_(module.network.proj_to_buckets.weight)
+    whole, parts = (
+        accumulate_gradient(module.network, lambda part: module.compute_loss(part, 5), batch, size).metrics
+        for size in (None, 3)
+    )
+    assert set(whole) == {"bits_per_code", "cosine", "code_error"}
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_left_out_is_of_the_embeddings_that_are_given():
+    network = build().network
+    turned = torch.linalg.qr(random(EMBED_DIM, EMBED_DIM, seed=9).double())[0]
+    covariance = turned @ STD.square().diag() @ turned.T
+    # The kept directions are the first six axes.
+    kept = covariance.diagonal()[:6].sum() / STD.square().sum()
+    assert left_out(network, covariance) == pytest.approx(1 - kept.item(), abs=1e-6)
+    assert left_out(network, STD.square().diag()) == pytest.approx(
+        network.embed_codes.left_out.item(), abs=1e-6
     )
 
 

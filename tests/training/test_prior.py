@@ -14,7 +14,13 @@ from dalle2_train.networks.prior import Prior, PriorConfig
 from dalle2_train.networks.whitening import FLOOR
 from dalle2_train.training.draws import diffusion_draws, keep
 from dalle2_train.training.optimizer import build_optimizer
-from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics, whiten_error
+from dalle2_train.training.prior import (
+    PriorModelConfig,
+    PriorModule,
+    statistics,
+    use_statistics,
+    whiten_error,
+)
 
 CONFIG = PriorModelConfig(
     network=PriorConfig(
@@ -124,6 +130,31 @@ def test_statistics_normalise_and_are_not_trained():
     assert {"clip_mean", "clip_std"} <= set(network.state_dict())
 
 
+SMALL_MEAN, SMALL_STD = [0.15] * EMBED_DIM, [0.2] * EMBED_DIM  # coordinates of 0.25
+
+
+def test_a_scale_multiplies_embeddings_and_without_one_the_sets_own_statistics_normalise():
+    assert statistics(CONFIG, SMALL_MEAN, SMALL_STD) == (SMALL_MEAN, SMALL_STD)
+    network = Prior(CONFIG.network)
+    scaled = dataclasses.replace(CONFIG, embedding_scale=3.5)
+    use_statistics(network, *statistics(scaled, SMALL_MEAN, SMALL_STD))
+    embeds = 0.15 + 0.2 * random(9, EMBED_DIM)
+    torch.testing.assert_close(network.normalise(embeds), 3.5 * embeds)
+    torch.testing.assert_close(network.denormalise(3.5 * embeds), embeds)
+
+
+@pytest.mark.parametrize(("scale", "is_good"), [(0.99, False), (1.01, True), (15.9, True), (16.1, False)])
+def test_a_scale_that_leaves_coordinates_four_times_from_one_is_refused(scale, is_good):
+    scaled = dataclasses.replace(CONFIG, embedding_scale=scale)
+    if is_good:
+        assert statistics(scaled, SMALL_MEAN, SMALL_STD)[1] == pytest.approx([1 / scale] * EMBED_DIM)
+    else:
+        with pytest.raises(
+            InputError, match=r"coordinates of these embeddings are 0\.25 large.*set it to 4, or"
+        ):
+            statistics(scaled, SMALL_MEAN, SMALL_STD)
+
+
 @pytest.mark.parametrize(
     ("mean", "std"), [([0.0] * 3, [1.0] * 3), ([0.0] * EMBED_DIM, [1.0] * (EMBED_DIM - 1) + [0.0])]
 )
@@ -138,8 +169,9 @@ def test_unusable_statistics_are_named(mean, std):
         {"condition_dropout": 1.5},
         {"objective": ObjectiveConfig("sample", learned_variance=True)},
         {"objective": ObjectiveConfig("epsilon"), "whiten_error": True},
+        {"embedding_scale": 0.0},
     ],
 )
 def test_impossible_settings_are_named(changes):
-    with pytest.raises(InputError, match=r"condition_dropout|learned_variance|whiten_error"):
+    with pytest.raises(InputError, match=r"condition_dropout|learned_variance|whiten_error|embedding_scale"):
         dataclasses.replace(CONFIG, **changes)

@@ -1,6 +1,0 @@
-"""Puts the toy model within reach."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
