@@ -42,7 +42,7 @@ class CaptionReader:
         return tokenize(self.clip.tokenizer, captions, self.own_length)
 
     def encode(self, token_ids: Tensor, text_mask: Tensor) -> Text:
-        """What the network is told; CLIP runs where the tokens are, in its own precision whatever autocast says."""
+        """What the network is told; CLIP runs where it is, in its own precision whatever autocast says."""
         if self.own_length is None:
             return self._by_clip(token_ids, text_mask)
         if not self.with_text_embed:
@@ -67,7 +67,5 @@ class CaptionReader:
         return empty._replace(text_mask=torch.zeros_like(empty.text_mask))
 
     def _by_clip(self, token_ids: Tensor, text_mask: Tensor) -> TextFeatures:
-        if self.clip.device != token_ids.device:
-            self.clip.to(token_ids.device)
         with torch.autocast(token_ids.device.type, enabled=False):
             return self.clip.encode_text(token_ids, text_mask)

@@ -123,10 +123,6 @@ class ClipEncoder:
         """`tokenize`, then `encode_text`."""
         return self.encode_text(*self.tokenize(captions))
 
-    def null_text(self) -> TextFeatures:
-        """The encoded empty string (B=1): guidance's unconditional text and condition dropout's."""
-        return self.encode_captions([""])
-
     def _whole(self) -> CLIPModel:
         if not isinstance(self.model, CLIPModel):
             raise InputError(

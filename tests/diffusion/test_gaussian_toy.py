@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from gaussians import optimal
 from torch import Tensor
 
 from dalle2_train.diffusion.prediction import PredictionType
@@ -38,9 +39,7 @@ def gaussian_denoiser(
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         a = schedule.alphas_cumprod[t[0]].item()
-        variance = a * std**2 + 1 - a  # (D,)
-        x_0 = MEAN + math.sqrt(a) * std**2 / variance * (x_t - math.sqrt(a) * MEAN)
-        eps = math.sqrt(1 - a) / variance * (x_t - math.sqrt(a) * MEAN)
+        x_0, eps = optimal(x_t, schedule.alphas_cumprod[t[0]], MEAN, std.square().diag())
         v = math.sqrt(a) * eps - math.sqrt(1 - a) * x_0
         prediction = {"sample": x_0, "epsilon": eps, "v_prediction": v}[kind]
         if not learned_steps:
@@ -48,7 +47,7 @@ def gaussian_denoiser(
         before = before_of[int(t[0])]
         a_before = 1.0 if before is None else schedule.alphas_cumprod[before].item()
         alpha = a / a_before
-        exact = (a_before * std**2 + 1 - a_before) * (1 - alpha) / variance  # (D,)
+        exact = (a_before * std**2 + 1 - a_before) * (1 - alpha) / (a * std**2 + 1 - a)  # (D,)
         low, high = max((1 - alpha) * (1 - a_before) / (1 - a), 1e-20), 1 - alpha
         fraction = 2 * (exact / low).log() / math.log(high / low) - 1
         return torch.cat([prediction, fraction.expand_as(x_t)], dim=1)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from gaussians import optimal
 from torch import Tensor
 
 from dalle2_train.diffusion.samplers import Known, Resampling, SamplerConfig, inpaint, sample
@@ -25,9 +26,7 @@ def gaussian(schedule: NoiseSchedule) -> Callable[[Tensor, Tensor], Tensor]:
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         a = schedule.alphas_cumprod[t[0]]
-        marginal = a * COVARIANCE + (1 - a) * torch.eye(2, dtype=torch.float64)
-        centred = x_t.reshape(-1, 2) - a.sqrt() * MEAN
-        return (1 - a).sqrt() * torch.linalg.solve(marginal, centred.T).T.reshape(x_t.shape)
+        return optimal(x_t.reshape(-1, 2), a, MEAN, COVARIANCE).eps.reshape(x_t.shape)
 
     return denoise
 

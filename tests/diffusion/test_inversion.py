@@ -2,23 +2,20 @@
 
 import pytest
 import torch
+from gaussians import optimal
 from torch import Tensor
 
 from dalle2_train.diffusion.samplers import Denoise, SamplerConfig, invert, sample
 from dalle2_train.diffusion.schedule import NoiseSchedule
 
-MEAN, VARIANCE = 0.7, 0.16
+MEAN = torch.tensor([0.7], dtype=torch.float64)
+VARIANCE = torch.tensor([[0.16]], dtype=torch.float64)
 PICTURE = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
 
 
 def gaussian(schedule: NoiseSchedule) -> Denoise:
     """E[eps | x_t] of x_0 ~ N(MEAN, VARIANCE)."""
-
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        a = schedule.alphas_cumprod[t[0]]
-        return (1 - a).sqrt() / (a * VARIANCE + 1 - a) * (x_t - a.sqrt() * MEAN)
-
-    return denoise
+    return lambda x_t, t: optimal(x_t, schedule.alphas_cumprod[t[0]], MEAN, VARIANCE).eps
 
 
 def error_of(schedule: NoiseSchedule, num_steps: int, num_refinements: int) -> float:

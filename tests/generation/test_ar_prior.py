@@ -95,7 +95,7 @@ def test_the_cached_loop_draws_what_whole_forwards_say(ar_unclip: Unclip, scale:
     network = ar_unclip.prior.network
     assert isinstance(network, ArPrior)
     shape, config = network.config, ArPriorStageConfig(temperature=0.8, guidance_scale=scale)
-    text, null_text = ar_unclip.clip.encode_captions(PROMPTS), ar_unclip.clip.null_text()
+    text, null_text = ar_unclip.clip.encode_captions(PROMPTS), ar_unclip.clip.encode_captions([""])
     uniform = code_draws(3, "test", torch.arange(4), shape)
     codes = sample_codes(network, shape, text, null_text, uniform, config)
     dots = 3 + (uniform[:, 0] * 3).long()
@@ -130,9 +130,10 @@ def test_guidance_of_one_is_none_and_of_zero_forgets_the_text(ar_unclip: Unclip)
 
 def test_pictures_and_their_progress(ar_unclip: Unclip) -> None:
     seen: list[tuple[int, int]] = []
-    images = generate(ar_unclip, PROMPTS, 0, FAST, progress=lambda done, total: seen.append((done, total)))
+    config = replace(FAST, batch_size=2)
+    images = generate(ar_unclip, PROMPTS, 0, config, progress=lambda done, total: seen.append((done, total)))
     assert images.shape == (4, 3, 32, 32)
-    assert seen == [(done, 5 + 2 + 1) for done in range(1, 9)]
+    assert seen == [(done, 2 * (5 + 2 + 1)) for done in range(1, 17)]
 
 
 def test_sections_of_the_other_prior_are_refused(unclip: Unclip, ar_unclip: Unclip) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from gaussians import optimal
 from torch import Tensor, nn
 
 from dalle2_train.checkpoints import open_model
@@ -36,7 +37,7 @@ class Draw(Draws):
 
 
 def draw(unclip: Unclip, draws: Draws, num_draws: int = 1) -> Tensor:
-    text, null_text = unclip.clip.encode_captions(PROMPTS), unclip.clip.null_text()
+    text, null_text = unclip.clip.encode_captions(PROMPTS), unclip.clip.encode_captions([""])
     config = replace(CONFIG, num_draws=num_draws)
     return run_prior(unclip.prior, text, null_text, draws, config, lambda: None)
 
@@ -80,8 +81,9 @@ class GaussianPrior(nn.Module):
         return image_embed
 
     def forward(self, x_t: Tensor, t: Tensor, *text: Tensor) -> Tensor:
-        a, variance = self.alphas_cumprod[t][:, None], self.std**2
-        return a.sqrt() * variance / (a * variance + 1 - a) * x_t
+        return optimal(
+            x_t, self.alphas_cumprod[t[0]], torch.zeros_like(self.std), self.std.square().diag()
+        ).x_0
 
 
 def test_calibration_finds_the_variance_of_x_0_given_x_t(
@@ -110,9 +112,9 @@ def test_a_prior_is_calibrated_once_and_says_so(tiny: SimpleNamespace, tmp_path:
     config, text = replace(CONFIG, sampler="analytic_dpm"), encoder.encode_captions(PROMPTS)
     draws = Draws(0, torch.arange(len(PROMPTS)))
     with pytest.raises(InputError, match="run `dalle2-train calibrate` on the prior"):
-        run_prior(part, text, encoder.null_text(), draws, config, lambda: None)
+        run_prior(part, text, encoder.encode_captions([""]), draws, config, lambda: None)
     found = calibrate(part, torch.randn(5, 32), text, CalibrationConfig(num_timesteps=3))
     publish_manifest(folder, replace(part.manifest, eps_statistics=found))
     assert open_model(folder)[0].eps_statistics == found
-    drawn = run_prior(load_prior(folder)[0], text, encoder.null_text(), draws, config, lambda: None)
+    drawn = run_prior(load_prior(folder)[0], text, encoder.encode_captions([""]), draws, config, lambda: None)
     assert drawn.shape == (5, 32) and drawn.isfinite().all()

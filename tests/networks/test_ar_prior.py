@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_transformers import torchs_encoder
 
 from dalle2_train.errors import InputError
 from dalle2_train.networks.ar_prior import ArPrior, ArPriorConfig
@@ -49,31 +50,13 @@ def build(
 @torch.no_grad()
 def test_equals_torchs_transformer(parity: SimpleNamespace, generator: torch.Generator) -> None:
     ours, inputs = build(parity, generator)
-    width, heads = CONFIG.width, CONFIG.num_heads
-    layer = nn.TransformerEncoderLayer(
-        width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-    )
-    theirs = nn.TransformerEncoder(
-        layer, CONFIG.depth, nn.LayerNorm(width), enable_nested_tensor=False
-    ).double()
-    for block, of_them in zip(ours.transformer_blocks, theirs.layers, strict=True):
-        found = block.state_dict()
-        for part in ("weight", "bias"):
-            qkv = torch.cat([found[f"attn1.to_{of}.{part}"] for of in "qkv"])
-            getattr(of_them.self_attn, f"in_proj_{part}").copy_(qkv)
-            getattr(of_them.self_attn.out_proj, part).copy_(found[f"attn1.to_out.0.{part}"])
-            getattr(of_them.norm1, part).copy_(found[f"norm1.{part}"])
-            getattr(of_them.norm2, part).copy_(found[f"norm3.{part}"])
-            getattr(of_them.linear1, part).copy_(found[f"ff.net.0.proj.{part}"])
-            getattr(of_them.linear2, part).copy_(found[f"ff.net.2.{part}"])
-    theirs.norm.load_state_dict(ours.norm_out.state_dict())
-
+    theirs = torchs_encoder(ours.transformer_blocks, ours.norm_out, CONFIG.num_heads)
     text = ours.encoder_hidden_states_proj(inputs["text"])
     pair = [ours.embedding_proj(inputs["text_embed"]), ours.dot_embedding(inputs["dot_bucket"])]
     tokens = torch.cat([text, torch.stack(pair, dim=1), ours.code_embedding(inputs["codes"])], dim=1)
     hidden = torch.cat([~inputs["text_mask"], torch.zeros(3, 10, dtype=torch.bool)], dim=1)
     future = torch.ones(17, 17, dtype=torch.bool).triu(1)
-    read = theirs.eval()(tokens + ours.positional_embedding, mask=future, src_key_padding_mask=hidden)
+    read = theirs(tokens + ours.positional_embedding, mask=future, src_key_padding_mask=hidden)
     parity.close(ours(**inputs), ours.proj_to_buckets(read[:, 8:]))
 
 

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch_transformers import torchs_decoder
 
 from dalle2_train.errors import InputError
 from dalle2_train.networks.direct import Direct, DirectConfig, assemble
 from dalle2_train.networks.text_encoder import TextEncoderConfig
-from dalle2_train.networks.transformer import CrossAttentionBlock
 
 TEXT = TextEncoderConfig(context_length=7, vocab_size=40, width=24, depth=2, num_heads=3)
 CONFIG = DirectConfig(TEXT, image_size=8, patch_size=2, depth=3, num_heads=4)
@@ -20,24 +20,6 @@ def captions() -> tuple[Tensor, Tensor]:
     """Token ids and mask (3, 7)."""
     ids = torch.randint(0, 40, (3, 7), generator=torch.Generator().manual_seed(1))
     return ids, torch.arange(7) < torch.tensor([7, 4, 2])[:, None]
-
-
-def torchs_decoder(blocks: nn.ModuleList) -> nn.TransformerDecoder:
-    """torch.nn's decoder with the weights of our blocks."""
-    layer = nn.TransformerDecoderLayer(24, 4, 96, 0.0, "gelu", batch_first=True, norm_first=True)
-    theirs = nn.TransformerDecoder(layer, len(blocks)).double().eval()
-    for block, copy in zip(blocks, theirs.layers, strict=True):
-        assert isinstance(block, CrossAttentionBlock) and isinstance(copy, nn.TransformerDecoderLayer)
-        for ours, attention in ((block.attn1, copy.self_attn), (block.attn2, copy.multihead_attn)):
-            projections = (ours.to_q, ours.to_k, ours.to_v)
-            attention.in_proj_weight.copy_(torch.cat([p.weight for p in projections]))
-            attention.in_proj_bias.copy_(torch.cat([p.bias for p in projections]))
-            attention.out_proj.load_state_dict(ours.to_out[0].state_dict())
-        pairs = ((block.norm1, copy.norm1), (block.norm2, copy.norm2), (block.norm3, copy.norm3),
-                 (block.ff.net[0].proj, copy.linear1), (block.ff.net[2], copy.linear2))  # fmt: skip
-        for ours, part in pairs:
-            part.load_state_dict(ours.state_dict())
-    return theirs
 
 
 def by_loops(pixels: Tensor, side: int, patch_size: int) -> Tensor:
@@ -62,7 +44,7 @@ def test_equals_torchs_decoder_over_the_encoded_text(
     ours = Direct(CONFIG).double().eval()
     parity.randomise(ours, generator)
     text = ours.text_encoder(*captions()).states
-    patches = torchs_decoder(ours.transformer_blocks)(ours.patch_queries.expand(3, -1, -1), text)
+    patches = torchs_decoder(ours.transformer_blocks, 24, 4)(ours.patch_queries.expand(3, -1, -1), text)
     pixels = ours.to_pixels(ours.norm_out(patches))
     parity.close(ours(*captions()), by_loops(pixels, 4, 2))
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_transformers import torchs_encoder
 
 from dalle2_train.errors import InputError
 from dalle2_train.networks.text_encoder import TextEncoder, TextEncoderConfig
@@ -26,32 +27,6 @@ def draw_text(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return token_ids, torch.arange(7) < torch.tensor([7, 3, 0])[:, None]
 
 
-def torchs_encoder(ours: TextEncoder) -> nn.TransformerEncoder:
-    """torch's pre-norm encoder with our weights."""
-    width, heads = ours.config.width, ours.config.num_heads
-    layer = nn.TransformerEncoderLayer(
-        width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-    )
-    theirs = nn.TransformerEncoder(
-        layer, ours.config.depth, nn.LayerNorm(width), enable_nested_tensor=False
-    ).double()
-    state = {"norm.weight": ours.norm_out.weight, "norm.bias": ours.norm_out.bias}
-    for number, block in enumerate(ours.transformer_blocks):
-        found = block.state_dict()
-        for part in ("weight", "bias"):
-            renamed = {
-                "self_attn.in_proj_": torch.cat([found[f"attn1.to_{of}.{part}"] for of in "qkv"]),
-                "self_attn.out_proj.": found[f"attn1.to_out.0.{part}"],
-                "norm1.": found[f"norm1.{part}"],
-                "norm2.": found[f"norm3.{part}"],
-                "linear1.": found[f"ff.net.0.proj.{part}"],
-                "linear2.": found[f"ff.net.2.{part}"],
-            }
-            state |= {f"layers.{number}.{name}{part}": value for name, value in renamed.items()}
-    theirs.load_state_dict(state)
-    return theirs.eval()
-
-
 @torch.no_grad()
 def test_equals_torchs_transformer(parity: SimpleNamespace, generator: torch.Generator) -> None:
     ours = build(parity, generator)
@@ -69,7 +44,8 @@ def test_equals_torchs_transformer(parity: SimpleNamespace, generator: torch.Gen
         for row, length in zip(token_ids.tolist(), text_mask.sum(dim=1).tolist(), strict=True)
     ])  # fmt: skip
     states, pooled = ours(token_ids, text_mask)
-    parity.close(states, torchs_encoder(ours)(shown))
+    theirs = torchs_encoder(ours.transformer_blocks, ours.norm_out, CONFIG.num_heads)
+    parity.close(states, theirs(shown))
     assert torch.equal(pooled, states[:, -1])
 
 
@@ -96,14 +72,39 @@ def test_ids_of_padding_do_not_matter_and_all_padding_is_one_text(
     torch.testing.assert_close(empty[0], states[2])
 
 
-def test_every_parameter_begins_random_and_learns(generator: torch.Generator) -> None:
+def test_every_parameter_begins_random_and_has_a_gradient(generator: torch.Generator) -> None:
     encoder = TextEncoder(CONFIG)
     encoder(*draw_text(generator)).states.square().sum(dim=-1).pow(2).mul(torch.arange(7)).sum().backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        # A bias of all keys alike shifts every score of a row by the same amount: its gradient is zero.
+        assert parameter.grad.abs().max() > 0 or name.endswith("to_k.bias"), name
         if parameter.ndim > 1:
             assert parameter.std() > 1e-3, name
     assert encoder.blocks == list(encoder.transformer_blocks)
+
+
+def test_it_learns_to_tell_at_the_last_place_what_stood_first(generator: torch.Generator) -> None:
+    torch.manual_seed(0)
+    encoder, head = TextEncoder(CONFIG), nn.Linear(CONFIG.width, 4)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=3e-3)
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        """(logits (B, 4), the right answers (B,)), of captions of one to six tokens."""
+        token_ids = torch.randint(0, 4, (count, 7), generator=generator)
+        lengths = torch.randint(1, 7, (count, 1), generator=generator)
+        return head(encoder(token_ids, torch.arange(7) < lengths).pooled), token_ids[:, 0]
+
+    with torch.no_grad():
+        logits, first = draw(500)
+    assert (logits.argmax(dim=1) == first).float().mean() < 0.5
+    for _ in range(150):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(*draw(64)).backward()
+        optimizer.step()
+    with torch.no_grad():
+        logits, first = draw(500)
+    assert (logits.argmax(dim=1) == first).float().mean() > 0.95
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
-"""One rank that trains all families for a few steps, weights in float64: RUNS RANK WORLD_SIZE STORE PRECISION."""
+"""All families, trained for a few steps by one rank or by two, weights in float64."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from families import CONTEXT_LENGTH, EMBED_DIM, null_text, random, random_pictures, random_text, rows
+from toy_training import process_group, strategy_of
 
 from dalle2_train.checkpoints.manifest import ModelManifest
 from dalle2_train.data.pictures.bsr import BsrConfig
@@ -192,7 +192,7 @@ FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
 }
 
 
-def train_all(runs: Path, strategy_of: Callable[[], MeshStrategy], precision: Any = "fp32") -> None:
+def train_all(runs: Path, make_strategy: Callable[[], MeshStrategy], precision: Any = "fp32") -> None:
     training = TrainingConfig(NUM_STEPS, GLOBAL_BATCH, seed=5, precision=precision, log_every_steps=1)
     settings = (training, OptimizerConfig(learning_rate=1e-2, weight_decay=0.1))
     for name, build in FAMILIES.items():
@@ -200,7 +200,7 @@ def train_all(runs: Path, strategy_of: Callable[[], MeshStrategy], precision: An
         module, batch = build(settings)
         base = ModelManifest(kind=name, config={"test": 1})
         fit(module, lambda *_, batch=batch: OneBatch(batch), run_uri=str(runs / name), manifest_base=base,
-            strategy=strategy_of())  # fmt: skip
+            strategy=make_strategy())  # fmt: skip
 
 
 class OneBatch:
@@ -230,15 +230,9 @@ def train_alone(runs: Path) -> None:
         train_all(runs, lambda: MeshStrategy(ParallelConfig(), device))
 
 
-def main() -> None:
-    runs, rank, world_size, store, precision = sys.argv[1:]
-    rank, world_size = int(rank), int(world_size)
+def train_ranks(rank: int, world_size: int, store: str, folder: Path) -> None:
+    """A rank's share, in a process of its own: into two/ exactly, into bf16/ computed in bf16."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(store, world_size), rank=rank, world_size=world_size)
-    place = {"local_rank": rank, "local_world_size": world_size}
-    train_all(Path(runs), lambda: MeshStrategy(ParallelConfig(), torch.device("cpu"), **place), precision)
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
+    with process_group(rank, world_size, store):
+        for name, precision in (("two", "fp32"), ("bf16", "bf16")):
+            train_all(folder / name, lambda: strategy_of(rank, world_size, ParallelConfig()), precision)

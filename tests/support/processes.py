@@ -54,7 +54,7 @@ def call_in_ranks(
     for rank in ranks:
         rank.start()
     for rank in ranks:
-        rank.join(120)
+        rank.join(240)
     return [rank.exitcode for rank in ranks]
 
 

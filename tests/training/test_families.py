@@ -1,14 +1,12 @@
 """All families train on two sharded ranks as on one: exactly in float64, nearly in bf16."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import family_rank
 import pytest
 import torch
+from processes import call_in_ranks
 from safetensors.torch import load_file
 
 
@@ -16,27 +14,12 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "losses.jsonl").read_text().splitlines()]
 
 
-def start_ranks(runs: Path, precision: str) -> list[subprocess.Popen]:
-    """Two processes that train all families into `runs`."""
-    environment = os.environ | {
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore",
-    }
-    script, store = family_rank.__file__, f"{runs}-store"
-    arguments = [[str(runs), str(rank), "2", store, precision] for rank in range(2)]
-    return [subprocess.Popen([sys.executable, script, *rest], env=environment) for rest in arguments]
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     """one/, two/ and bf16/, each with every family's run."""
     folder = tmp_path_factory.mktemp("families")
-    ranks = start_ranks(folder / "two", "fp32")
+    assert call_in_ranks(family_rank.train_ranks, 2, folder) == [0, 0]
     family_rank.train_alone(folder / "one")
-    assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
-    ranks = start_ranks(folder / "bf16", "bf16")
-    assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
     return folder
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.spatial import geometric_slerp
 from torch import Tensor
 
 from dalle2_train.errors import InputError
@@ -95,6 +96,31 @@ def test_with_a_fixed_noise_only_the_embedding_moves(
         assert same(made, to_uint8(draw(session, latents, first).image)[0])
 
 
+def half_way(start: Tensor, end: Tensor) -> Tensor:
+    """Between two latents (1, …): SciPy's direction, the length on a line."""
+    ends = [x.double().flatten().numpy() for x in (start, end)]
+    lengths = [np.linalg.norm(x) for x in ends]
+    direction = geometric_slerp(*(x / length for x, length in zip(ends, lengths, strict=True)), 0.5)
+    return torch.from_numpy(sum(lengths) / 2 * direction).to(start).view_as(start)
+
+
+def test_half_way_between_two_pictures_both_latents_are(
+    unclip: Unclip, pictures: list[Picture], fast: GenerationConfig
+) -> None:
+    session, index = Session(unclip, fast, 3, lambda: None), torch.zeros(1, dtype=torch.int64)
+    embeds, noises = find_latents(unclip, pictures, fast.decoder, PLAIN, session.tick)
+    embed, noise = half_way(embeds[:1], embeds[1:]), half_way(noises[:1], noises[1:])
+
+    def drawn(*latents: Tensor) -> Tensor:
+        return to_uint8(draw(session, Latents(*latents), index).image)[0]
+
+    made = interpolate(unclip, *pictures, 3, fast, PLAIN, seed=3).rows[""][2]
+    assert same(made, drawn(embed, noise))
+    assert differ(made, drawn(embed, noises[:1])) and not same(made, drawn(embeds[:1], noise))
+    made = interpolate(unclip, *pictures, 3, fast, None, seed=3).rows[""][2]
+    assert same(made, drawn(embed, keyed_noise(session, index)))
+
+
 def test_a_text_diff_turns_by_a_share_of_the_angle_and_keeps_the_length(unclip: Unclip) -> None:
     embed = torch.randn(3, unclip.clip.embed_dim, generator=torch.Generator().manual_seed(0))
     direction = text_direction(unclip.clip, "a red heart", "a small cat")
@@ -120,6 +146,19 @@ def test_text_diffs_begin_at_the_reconstruction(
     assert sheet.columns == ["picture", "theta 0.00", "theta 0.50"]
     assert same(sheet.rows[""][1], reconstruction(unclip, pictures[0], fast))
     assert differ(sheet.rows[""][2], sheet.rows[""][1])
+
+
+def test_text_diffs_keep_the_pictures_own_noise(
+    unclip: Unclip, pictures: list[Picture], fast: GenerationConfig
+) -> None:
+    direction = text_direction(unclip.clip, "a red heart", "a small cat")
+    session, index = Session(unclip, fast, 0, lambda: None), torch.zeros(1, dtype=torch.int64)
+    own = find_latents(unclip, pictures[:1], fast.decoder, PLAIN, session.tick)
+    embed = half_way(own.image_embed, own.image_embed.norm() * direction.float())
+    made = textdiff(unclip, pictures[0], direction, [0.5], fast, PLAIN).rows[""][1]
+    assert same(made, to_uint8(draw(session, Latents(embed, own.x_T), index).image)[0])
+    other = Latents(embed, keyed_noise(session, index))
+    assert differ(made, to_uint8(draw(session, other, index).image)[0])
 
 
 def test_progress_counts_every_forward(
