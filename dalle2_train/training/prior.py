@@ -83,7 +83,8 @@ class PriorModule(DenoisingModule):
         self.null_text = null_text
         self.encode_text: EncodeText | None = None  # of batches of tokens
         self.whitens = config.whiten_error
-        self.error_whitening: Tensor | None = None  # (E, E), of normalised embeddings
+        self.covariance: Tensor | None = None  # (E, E), of embeddings
+        self._error_whitening: Tensor | None = None  # (E, E), of normalised embeddings
 
     def compute_loss(self, batch: PriorBatch | PriorTokenBatch, step: int) -> Loss:
         x_0 = self.network.normalise(batch.image_embed)  # (B, E)
@@ -100,10 +101,13 @@ class PriorModule(DenoisingModule):
 
     def _white(self, x: Tensor) -> Tensor:
         """(B, E) → (B, E), multiplied in the weights' precision whatever autocast says."""
-        assert self.error_whitening is not None, "see whiten_error"
-        self.error_whitening = self.error_whitening.to(x.device, self.weights_dtype)
+        if self._error_whitening is None:
+            assert self.covariance is not None, "see whiten_error"
+            std = self.network.clip_std[0].double().cpu()  # (E,)
+            self._error_whitening = zca(self.covariance.to(std) / torch.outer(std, std))
+        self._error_whitening = self._error_whitening.to(x.device, self.weights_dtype)
         with torch.autocast(x.device.type, enabled=False):
-            return x.to(self.weights_dtype) @ self.error_whitening
+            return x.to(self.weights_dtype) @ self._error_whitening
 
 
 def statistics(
@@ -146,6 +150,8 @@ def use_statistics(network: Prior, mean: Sequence[float], std: Sequence[float]) 
 
 
 def whiten_error(module: PriorModule, covariance: Tensor) -> None:
-    """Measure the module's error whitened by an embedded set's covariance (E, E), after its statistics are known."""
-    std = module.network.clip_std[0].double()  # (E,)
-    module.error_whitening = zca(covariance.to(std) / torch.outer(std, std))  # (E, E)
+    """Measure the module's error whitened by an embedded set's covariance (E, E).
+
+    The statistics are those that the network has at its first loss: of weights to begin with, or of a checkpoint.
+    """
+    module.covariance = covariance
