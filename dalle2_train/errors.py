@@ -25,3 +25,8 @@ INTERRUPTED = "interrupted; give the same command again"
 def exit_code(error: BaseException) -> int:
     """Of a program that ends with one of the errors above."""
     return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+
+
+def with_article(noun: str) -> str:
+    """`noun` after its "a" or "an", for a message."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

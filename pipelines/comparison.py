@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dalle2_train import storage
-from dalle2_train.config import to_dict
 from dalle2_train.data.sources.ingest import IngestResult, ingest
 from dalle2_train.errors import EXIT_CODES, INTERRUPTED, exit_code
 from dalle2_train.evaluation import EvaluationConfig, EvaluationReport, verified_digest
@@ -124,7 +123,7 @@ def _prepare(flow: Workflow, plan: Plan) -> tuple[str, str, str]:
     ).uri
     recipe = load_recipe(plan.clip[0], [*plan.clip[1:], "training.sample_every_steps=0"])
     job = TrainJob(recipe, shards, storage.join(flow.folder, "runs"), "clip")
-    asked = {"recipe": to_dict(recipe), "data": data_digest(shards)}
+    asked = {"recipe": recipe, "data": data_digest(shards)}
     clip = flow.stage("clip", FitResult, lambda _: train(job), question=asked, run_uri=job.run_uri).model
     digest = verified_digest(clip)
     embeddings = flow.stage(
@@ -178,8 +177,8 @@ def _sampler(plan: Plan, variant: Variant) -> GenerationConfig:
 def _evaluate(
     flow: Workflow, plan: Plan, label: str, trained: Mapping[str, Trained], shards: str
 ) -> EvaluationReport:
-    model = _open(plan, label, trained)
-    models = [trained[name].model for name in plan.variants[label].networks]
+    variant, model = plan.variants[label], _open(plan, label, trained)
+    models = [trained[name].model for name in variant.networks]
     home = storage.join(flow.folder, "variants", re.sub(r"\W+", "-", label))
 
     def work(tell: Tell) -> Made:
@@ -189,8 +188,13 @@ def _evaluate(
         to = storage.join(home, "evaluation")
         return Made(evaluate_model(model, models, shards, plan.evaluation, to=to, progress=progress)[0])
 
-    asked = {"models": verified_digest(models), "settings": dict(model.settings), "data": data_digest(shards)}
-    flow.stage(label, Made, work, question=asked | {"config": to_dict(plan.evaluation)})
+    asked = {
+        "models": verified_digest(models),
+        "sampler": _sampler(plan, variant),
+        "data": data_digest(shards),
+        "config": plan.evaluation,
+    }
+    flow.stage(label, Made, work, question=asked)
     report = read_report(home)
     assert report is not None, "the stage has written it"
     return report
@@ -198,15 +202,14 @@ def _evaluate(
 
 def _draw(flow: Workflow, plan: Plan, trained: Mapping[str, Trained], shards: str) -> None:
     models = {label: _open(plan, label, trained) for label in plan.variants}
-    settings = {label: dict(model.settings) for label, model in models.items()}
-    digests = {name: verified_digest(one.model) for name, one in trained.items()}
+    asked = {
+        "models": {name: verified_digest(one.model) for name, one in trained.items()},
+        "samplers": {label: _sampler(plan, variant) for label, variant in plan.variants.items()},
+        "image_size": plan.evaluation.image_size,
+        "data": data_digest(shards),
+    }
     to = storage.join(flow.folder, "comparison.png")
-    flow.stage(
-        "pictures",
-        Made,
-        lambda _: Made(draw_side_by_side(models, shards, to)),
-        question={"models": digests, "settings": settings, "data": data_digest(shards)},
-    )
+    flow.stage("pictures", Made, lambda _: Made(draw_side_by_side(models, shards, to)), question=asked)
 
 
 def _result(

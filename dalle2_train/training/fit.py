@@ -17,7 +17,7 @@ from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, mod
 from dalle2_train.checkpoints.load import load_into, newest_whole
 from dalle2_train.checkpoints.manifest import ModelManifest, has_manifest, read_manifest
 from dalle2_train.checkpoints.state import restore_optimizer, state_of
-from dalle2_train.errors import InputError, PreemptedError, RefusedError
+from dalle2_train.errors import InputError, PreemptedError, RefusedError, with_article
 from dalle2_train.training.agreed_stream import AgreedStream, together
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.callbacks import Checkpoints, Pictures, Records
@@ -215,9 +215,9 @@ def _quiet() -> Iterator[None]:
 def _check_same_run(run_uri: str, found: ModelManifest, wanted: ModelManifest) -> None:
     """A name belongs to one run: going on with another model, or on other data, would be neither."""
     for what in ("kind", "config"):
-        if getattr(found, what) != getattr(wanted, what):
-            raise InputError(f"{run_uri} already holds a {found.kind} with another {what}; give another --name, "
-                             "or the recipe that it was started with")  # fmt: skip
+        if _differ(getattr(found, what), getattr(wanted, what)):
+            raise InputError(f"{run_uri} already holds {with_article(found.kind)} with another {what}; give another "
+                             "--name, or the recipe that it was started with")  # fmt: skip
     if found.data and wanted.data and found.data.digest != wanted.data.digest:
         raise InputError(f"{run_uri} was trained on other shards ({found.data.uri}); give another --name, and "
                          "--init-from to start from its weights")  # fmt: skip
@@ -227,6 +227,14 @@ def _check_same_run(run_uri: str, found: ModelManifest, wanted: ModelManifest) -
     if found.clip and wanted.clip and found.clip.fingerprint != wanted.clip.fingerprint:
         raise InputError(f"{run_uri} was trained with another CLIP ({found.clip.uri}, {found.clip.fingerprint}); "
                          "give another --name, or that CLIP")  # fmt: skip
+
+
+def _differ(found: Any, wanted: Any) -> bool:
+    """Of mappings only the keys of both count: any other came or went with a version of this program, and whoever makes
+    the recipe knows its default."""
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        return any(_differ(found[key], wanted[key]) for key in found.keys() & wanted.keys())
+    return found != wanted
 
 
 def _finish(status: str, module: UnclipModule, progress: Progress, recorder: Recorder | None) -> None:

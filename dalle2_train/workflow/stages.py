@@ -1,7 +1,7 @@
 """A workflow is a folder in which stages leave typed results; a stage that has left one is not run again."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -9,6 +9,7 @@ from dalle2_train import storage
 from dalle2_train.config import build, to_dict
 from dalle2_train.workflow.memory import PeakMemory
 from dalle2_train.workflow.progress import Line, Tell, watch_run
+from dalle2_train.workflow.questions import is_same, to_plain
 
 R = TypeVar("R")
 
@@ -41,13 +42,14 @@ class Workflow:
         result: type[R],
         work: Callable[[Tell], R],
         *,
-        question: dict[str, Any],
+        question: Mapping[str, Any],
         workers: int = 0,
         run_uri: str | None = None,
     ) -> R:
         """The result of `work`, from now or from an earlier time when it was asked the same `question`.
 
-        `run_uri`: the training run that the stage follows, for its line of progress.
+        `question`: plain values, and configs as they are, so that a setting with a default that comes later is no other
+        question. `run_uri`: the training run that the stage follows, for its line of progress.
         A question that changed makes this stage run again; `work` itself decides what it can keep.
         """
         earlier = self._earlier(name, question)
@@ -66,7 +68,7 @@ class Workflow:
         finally:
             seconds = seconds_before + _now() - started
             plain = None if finished is None else to_dict(finished)
-            record = StageRecord(name, question, seconds, workers, memory.gigabytes, plain)
+            record = StageRecord(name, to_plain(question), seconds, workers, memory.gigabytes, plain)
             storage.publish_json(self._uri(name), to_dict(record))
             self.records[name] = record
             line.end(seconds, done=finished is not None)
@@ -81,11 +83,11 @@ class Workflow:
     def _uri(self, name: str) -> str:
         return storage.join(self.folder, "stages", f"{name}.json")
 
-    def _earlier(self, name: str, question: dict[str, Any]) -> StageRecord | None:
+    def _earlier(self, name: str, question: Mapping[str, Any]) -> StageRecord | None:
         if not storage.exists(self._uri(name)):
             return None
         record = build(StageRecord, storage.read_json(self._uri(name)), f"{name}.json")
-        return record if record.question == question else None
+        return record if is_same(question, record.question) else None
 
 
 def _now() -> float:

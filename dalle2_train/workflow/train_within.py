@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 from dalle2_train import storage
 from dalle2_train.checkpoints import open_model
-from dalle2_train.config import to_dict
 from dalle2_train.data.stream.summary import summarize
 from dalle2_train.errors import InputError
 from dalle2_train.launch import TrainJob, train
@@ -37,7 +36,7 @@ def train_within(flow: Workflow, job: TrainJob, cpu_seconds: float) -> Trained:
             f"data.num_workers={workers}: the CPU time of loader processes is not counted; set 0 for {job.name}"
         )
     asked = {
-        "recipe": to_dict(_of_steps(job, 1).recipe),
+        "recipe": _of_steps(job, 1).recipe,
         "data": data_digest(job.data),
         "clip": job.clip,
         "embeddings": job.embeddings,

@@ -1,10 +1,12 @@
 """A training in this process: checked before it starts, and without Ray."""
 
+import json
 import pickle
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -120,6 +122,30 @@ def test_an_unfinished_run_goes_on_with_what_it_began_with(make_job):
         ):
             start(other, 0)
     assert train(job).resumed_from == 2
+
+
+def test_a_run_that_an_older_version_began_goes_on(make_job):
+    """It knew neither of two settings, nor how a third is spelt today."""
+    settings = ("training.sample_every_steps=0", "optimizer.schedule=constant")
+    whole = make_job("whole", "training.num_steps=4", *settings)
+    train(whole)
+    job = make_job("run", "training.num_steps=2", *settings)
+    train(job)
+    longer = replace(job, recipe=whole.recipe)
+    for manifest in Path(job.run_uri).rglob("manifest.json"):
+        found = json.loads(manifest.read_text())
+        del found["recipe"]["optimizer"]["sam_rho"]
+        for model in (found["config"], found["recipe"]["model"]):
+            del model["objective"]["variance_range_weight"]
+            blur = model.pop("degradation")
+            model |= {"blur_sigma": blur["sigma"], "blur_probability": blur["probability"]}
+        manifest.write_text(json.dumps(found))
+    other = replace(longer.recipe, optimizer=replace(longer.recipe.optimizer, sam_rho=0.1))
+    with pytest.raises(InputError, match=r"optimizer\.sam_rho 0\.0, not 0\.1"):
+        train(replace(longer, recipe=other))
+    assert train(job).resumed_from == 2
+    assert train(longer).resumed_from == 2
+    assert losses(job.run_uri) == losses(whole.run_uri)
 
 
 def test_fewer_steps_than_are_done_are_refused(make_job):

@@ -1,13 +1,17 @@
 """A stage runs once per question, goes on after an interruption, and tells how long it took in all."""
 
+import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from dalle2_train.generation.config import GenerationConfig
+from dalle2_train.recipe import load_recipe
 from dalle2_train.workflow import Workflow
 from dalle2_train.workflow.memory import PeakMemory
 
@@ -31,6 +35,38 @@ def test_a_finished_stage_is_not_run_again_and_gives_its_typed_result(tmp_path):
     assert len(calls) == 1
     assert Workflow(str(tmp_path)).stage("a", Made, work, question={"x": 2}) == Made("here", 3)
     assert len(calls) == 2, "another question is another stage"
+
+
+def test_a_setting_that_came_since_with_its_default_is_no_other_question(tmp_path):
+    """The question of an older version, which knew neither two of the settings nor a section."""
+    recipe, sampler = load_recipe("upsampler/tiny"), GenerationConfig()
+    asked = {"recipe": recipe, "samplers": {"ours": sampler}, "workers": 2}
+    calls = []
+
+    def work(tell):
+        calls.append(1)
+        return Made("here")
+
+    def stage(**changed):
+        Workflow(str(tmp_path)).stage("a", Made, work, question=asked | changed)
+        return len(calls)
+
+    assert stage() == 1
+    file = Path(tmp_path, "stages", "a.json")
+    record = json.loads(file.read_text())
+    del record["question"]["recipe"]["optimizer"]["sam_rho"]
+    del record["question"]["recipe"]["model"]["objective"]["vlb_weight"]
+    del record["question"]["samplers"]["ours"]["second_upsampler"]
+    file.write_text(json.dumps(record))
+    assert stage() == 1
+    other = replace(recipe, optimizer=replace(recipe.optimizer, sam_rho=0.1))
+    assert stage(recipe=other) == 2 and stage(recipe=other) == 2
+    assert stage(samplers={"ours": replace(sampler, batch_size=3)}) == 3
+    assert stage(samplers={}) == 4
+    record = json.loads(file.read_text())
+    record["question"]["recipe"]["optimizer"]["of_old"] = 1
+    file.write_text(json.dumps(record))
+    assert stage(samplers={}) == 5
 
 
 def test_an_interrupted_stage_runs_again_and_its_seconds_add_up(tmp_path, monkeypatch):
