@@ -128,8 +128,9 @@ def judge_candidate(
         return (), ("it has no evaluation report; run `dalle2-train evaluate` on it",)
     if report.model_digest != digest:
         return (), (
-            f"its report is about other weights ({report.model_digest[:12]}) than it has now ({digest[:12]}); "
-            "evaluate it again; of what was evaluated with others, export them all as one release, and evaluate that",
+            f"its report is about other weights or statistics ({report.model_digest[:12]}) than it has now "
+            f"({digest[:12]}); evaluate it again; of what was evaluated with others, export them all as one release, "
+            "and evaluate that",
         )
     candidate = report.metrics()
     metric = policy.metric_of(report)

@@ -184,6 +184,10 @@ def test_a_cut_shard_is_refused_by_name(
         ),
         (["calibrate", "TMP/none", "--data", "TMP"], "TMP/none"),
         (["calibrate", "TMP/none", "--data", "TMP", "--set", "num_sample=3"], "'num_samples'"),
+        (
+            ["calibrate", "models:/prior@champion", "--data", "TMP"],
+            "calibrate the run, evaluate and promote it",
+        ),
         (["runs", "--storage", "TMP/none"], "TMP/none"),
         (
             [

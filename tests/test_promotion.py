@@ -10,7 +10,7 @@ import pytest
 
 from dalle2_train import storage
 from dalle2_train.checkpoints import FileEntry, ModelManifest
-from dalle2_train.checkpoints.manifest import publish_manifest
+from dalle2_train.checkpoints.manifest import EpsStatistics, publish_manifest, read_manifest
 from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.evaluation import EvaluationReport, Reading, Scores, verified_digest
 from dalle2_train.promotion import PromotionDecision, PromotionPolicy, promote, rollback
@@ -144,6 +144,20 @@ def test_a_report_vouches_for_its_own_weights_only(evaluated: Evaluated, decide:
     storage.publish_json(storage.join(bad, "evaluation", "report.json"), report)
     with pytest.raises(RefusedError, match=r"about other weights.*export them all as one release"):
         decide(bad)
+
+
+def test_calibrating_takes_the_evidence_away(evaluated: Evaluated, decide: Any, tracking_uri: str) -> None:
+    first, second, third = (evaluated(name, r10) for name, r10 in (("a", 0.1), ("b", 0.5), ("c", 0.9)))
+    decide(first)
+    decide(second)
+    for model in (first, third):
+        statistics = EpsStatistics((0, 9), (0.5, 1.0), 1.0, 2)
+        publish_manifest(model, dataclasses.replace(read_manifest(model), eps_statistics=statistics))
+    with pytest.raises(RefusedError, match="about other weights or statistics"):
+        decide(third)
+    with pytest.raises(RefusedError, match="not the one that was promoted"):
+        rollback("unclip", "champion", tracking_uri=tracking_uri)
+    assert _champion(tracking_uri) == second
 
 
 def test_damaged_weights_are_refused_going_forth_and_back(

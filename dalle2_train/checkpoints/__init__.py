@@ -7,6 +7,7 @@ from dalle2_train.checkpoints.manifest import (
     FileEntry,
     ModelManifest,
     model_digest,
+    weights_digest,
 )
 from dalle2_train.checkpoints.model import open_model
 
@@ -18,4 +19,5 @@ __all__ = [
     "consolidate",
     "model_digest",
     "open_model",
+    "weights_digest",
 ]

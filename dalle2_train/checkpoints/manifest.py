@@ -12,8 +12,12 @@ from typing import Any
 from dalle2_train import config, storage
 from dalle2_train.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: `model_digest` is of image_embed_norm too. A manifest of format 1 keeps the digest that reports and registries
+have of it."""
 MANIFEST_NAME = "manifest.json"
+LAST = "last"
+"""In an upsampler's folder, the model folder of the network of its last step, where that is another one."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,10 @@ class ModelManifest:
     clip: ClipReference | None = None
     data: DataReference | None = None
     image_embed_norm: float | None = None
-    """Mean L2 norm of the image embeddings that it learned from; None where there were none."""
+    """Mean L2 norm of the image embeddings that it learned from; of an import, by its prior's statistics, the root of
+    the mean square. None where there were none, or where nobody knows."""
     init_from: str | None = None
-    """`model_digest` of the model whose weights the run began with."""
+    """`weights_digest` of the model whose weights the run began with."""
     step: int = 0
     """Updates done."""
     world_size: int = 1
@@ -90,9 +95,23 @@ class ModelManifest:
 
 
 def model_digest(manifest: ModelManifest) -> str:
-    """One SHA-256 for kind, config and every file: equal digests mean the same model."""
-    files = {name: entry.sha256 for name, entry in sorted(manifest.files.items())}
-    identity = {"kind": manifest.kind, "config": manifest.config, "files": files}
+    """One SHA-256 for kind, config, every file and the statistics that sampling reads: equal ones, the same model."""
+    statistics: dict[str, Any] = {}
+    if manifest.eps_statistics is not None:
+        statistics["eps_statistics"] = asdict(manifest.eps_statistics)
+    if manifest.format_version >= 2:
+        statistics["image_embed_norm"] = manifest.image_embed_norm
+    return _digest(manifest, list(manifest.files), **statistics)
+
+
+def weights_digest(manifest: ModelManifest) -> str:
+    """One SHA-256 for what a training finds that begins with this model: kind, config and its network's weights."""
+    return _digest(manifest, [name for name in manifest.files if not name.startswith(f"{LAST}/")])
+
+
+def _digest(manifest: ModelManifest, names: list[str], **more: Any) -> str:
+    files = {name: manifest.files[name].sha256 for name in sorted(names)}
+    identity = {"kind": manifest.kind, "config": manifest.config, "files": files, **more}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 

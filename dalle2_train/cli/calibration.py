@@ -12,6 +12,7 @@ from dalle2_train.cli.manners import (
     resolve_model,
     would,
 )
+from dalle2_train.errors import InputError
 
 
 def add_commands(commands: Any) -> None:
@@ -39,15 +40,20 @@ def _calibrate(args: argparse.Namespace) -> Outcome:
     from dalle2_train.workflow.progress import on_a_line
 
     config = build(CalibrationConfig, override({}, args.set), "calibration")
-    model = resolve_model(args.model, args.tracking)
+    model, clip = args.model, args.clip and resolve_model(args.clip, args.tracking)
+    if model.startswith("models:/"):
+        raise InputError(
+            f"{model}: a registered model is what was judged, and calibrating changes it; calibrate the run, evaluate "
+            "and promote it again"
+        )
     if args.dry_run:
-        open_for_calibration(model, config, clip=args.clip)
+        open_for_calibration(model, config, clip=clip)
         found, _ = extent(args.data)
         if (splits := found.get("splits")) is not None:
             check_split(args.data, config.split, splits.get(config.split, 0))
         storage.check_could_write(model)
         return would({"model": model, **to_dict(config)}, f"calibrate {model} on {args.data}")
     with on_a_line("calibrate") as line:
-        found = calibrate_prior(model, args.data, config, clip=args.clip, progress=line.tell)
+        found = calibrate_prior(model, args.data, config, clip=clip, progress=line.tell)
     text = f"{model}: calibrated on {found.num_samples} samples at {len(found.timesteps)} timesteps"
     return Outcome({"model": model, **to_dict(found)}, text)

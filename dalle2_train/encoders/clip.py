@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from dalle2_train.encoders.pixels import CLIP_PIXELS, PixelStatistics
+from dalle2_train.encoders.silence import no_progress_bar
 from dalle2_train.encoders.tokenizer import NUM_FIXED_TOKENS, save_tokenizer
 from dalle2_train.errors import InputError
 
@@ -112,7 +113,8 @@ def save_clip(
     else:
         folder.mkdir(parents=True, exist_ok=True)
         save_tokenizer(tokenizer, folder)
-    model.save_pretrained(folder)
+    with no_progress_bar():
+        model.save_pretrained(folder)
 
 
 def save_clip_companions(

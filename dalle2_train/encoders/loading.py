@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
 from dalle2_train import storage
 from dalle2_train.encoders.clip import text_config
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.pixels import CLIP_PIXELS, PixelStatistics
+from dalle2_train.encoders.silence import no_progress_bar
 from dalle2_train.errors import InputError
 
 _REMEDY = (
@@ -88,16 +88,10 @@ def open_clip(source: str, folder: str) -> ClipEncoder:
 def _load_model(
     model_type: type[CLIPModel | CLIPTextModelWithProjection], folder: str
 ) -> tuple[CLIPModel | CLIPTextModelWithProjection, dict[str, Any]]:
-    # A bar for a file of this size would only tear the caller's own line of progress.
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with no_progress_bar():
         loaded: Any = model_type.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    finally:
-        if shown:
-            logging.enable_progress_bar()
     return loaded
 
 

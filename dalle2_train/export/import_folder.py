@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from dalle2_train import storage
 from dalle2_train.checkpoints import ClipReference, ModelManifest, model_digest
 from dalle2_train.export.clip_folder import read_clip
@@ -48,7 +50,9 @@ def import_diffusers(source: str, to: str) -> Release:
 def check_import(source: str, to: str) -> list[str]:
     """Reads all of `source` and writes nothing; the kinds of its models. Errors: as `import_diffusers`."""
     with local_pipeline(source) as folder, storage.local_staging() as scratch:
-        check_free(to, _about(folder))
+        about = _about(folder)
+        if not holds(to, "imported", about["imported"]):
+            check_free(to, about)
         read_clip(folder, source, scratch)
         kinds = kinds_in(folder)
         for kind in (*kinds, "last"):
@@ -87,15 +91,29 @@ def _write(folder: Path, source: str, release: Path, to: str, digests: Mapping[s
     write_clip(clip, release / "clip")
     reference = ClipReference(storage.join(to, "clip"), clip.fingerprint)
     manifests: dict[str, ModelManifest] = {}
+    image_embed_norm: float | None = None
     for kind in kinds_in(folder):
         # One after the other: all of Karlo's in float32 are ten gigabytes.
         weights, more = read_part(folder, kind), {}
+        if kind == "prior":
+            image_embed_norm = _image_embed_norm(weights.state)
         if kind == "upsampler" and not _same(last := read_part(folder, "last"), weights):
             more = write_last(last.manifest, last.state, release / kind)
-        manifest = weights.manifest if kind == "upsampler" else replace(weights.manifest, clip=reference)
+        manifest = weights.manifest
+        if kind != "upsampler":
+            manifest = replace(manifest, clip=reference, image_embed_norm=image_embed_norm)
         manifests[kind] = write_model(manifest, weights.state, release / kind, more)
     models = {"clip": clip.fingerprint} | {kind: model_digest(found) for kind, found in manifests.items()}
     publish_release(release, models, manifests, imported=dict(digests))
+
+
+def _image_embed_norm(prior: Mapping[str, Tensor]) -> float | None:
+    """The root of the mean square length of the embeddings whose mean and deviation (1, E) the prior normalises by.
+
+    None where it knows none: a mean of zeros is that of a scale (the paper's), or of what nobody has measured.
+    """
+    mean, std = (prior[name].double() for name in ("clip_mean", "clip_std"))
+    return float((mean.square() + std.square()).sum().sqrt()) if mean.any() and std.any() else None
 
 
 def _same(one: Weights, other: Weights) -> bool:

@@ -39,7 +39,8 @@ def text_as_image_embed(decoder: ModelManifest, text_embed: Tensor) -> Tensor:
 def _norm(decoder: ModelManifest) -> float:
     if decoder.image_embed_norm is None:
         raise InputError(
-            "generation.decoder.image_embed=text: the decoder's manifest says nothing of the length of image "
-            "embeddings (image_embed_norm), for it is older than that; train it anew"
+            "generation.decoder.image_embed=text: the decoder's manifest does not say how long image embeddings are "
+            "(image_embed_norm), as of imports without a prior's statistics and of older trainings; set "
+            "image_embed=prior, or fine-tune the decoder with train --init-from"
         )
     return decoder.image_embed_norm

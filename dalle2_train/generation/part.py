@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dalle2_train import storage
 from dalle2_train.checkpoints import ModelManifest, open_model
-from dalle2_train.checkpoints.manifest import MANIFEST_NAME
+from dalle2_train.checkpoints.manifest import LAST, MANIFEST_NAME
 from dalle2_train.checkpoints.model import resolve_model
 from dalle2_train.config import build
 from dalle2_train.diffusion.objective import ObjectiveConfig
@@ -18,9 +18,6 @@ from dalle2_train.generation.clip import open_clip
 from dalle2_train.generation.unclip import Network, Part
 from dalle2_train.networks.prior import Prior, PriorConfig
 from dalle2_train.networks.upsampler import Upsampler, UpsamplerConfig
-
-LAST = "last"
-"""In an upsampler's folder, the model folder of the network of its last step, where that is another one."""
 
 
 def load_prior(uri: str, *, clip: str | None = None) -> tuple[Part[Prior], ClipEncoder]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import karlo_folders
+import numpy as np
 import pytest
 import torch
 from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel
@@ -102,6 +103,37 @@ def test_from_and_to_an_object_store_and_once(text_to_image: Path, imported: str
     assert import_diffusers("memory://theirs", "memory://ours/karlo") == remote
     with pytest.raises(InputError, match="something is there already"):
         import_diffusers(str(text_to_image), str(text_to_image.parent))
+
+
+def test_a_dry_run_of_a_finished_import_finds_it_done(text_to_image: Path, imported: str, tmp_path: Path):
+    assert check_import(str(text_to_image), imported) == ["clip", "prior", "decoder", "upsampler"]
+    other = shutil.copytree(text_to_image, tmp_path / "theirs")
+    edit(other / "prior" / "config.json", dropout=0.5)
+    with pytest.raises(InputError, match="something is there already"):
+        check_import(str(other), imported)
+
+
+def test_no_bar_of_transformers_tears_the_line(text_to_image: Path, tmp_path: Path, capfd):
+    import_diffusers(str(text_to_image), str(tmp_path / "ours"))
+    assert "%|" not in capfd.readouterr().err
+
+
+def test_the_length_of_embeddings_is_known_by_the_priors_statistics(
+    text_to_image: Path, imported: str, variation: Path, tmp_path: Path
+):
+    theirs = load_file(text_to_image / "prior" / WEIGHTS)
+    mean, std = (theirs[name].double().numpy() for name in ("clip_mean", "clip_std"))
+    drawn = mean + std * np.random.default_rng(0).standard_normal((40_000, mean.shape[1]))
+    length = np.sqrt(np.square(drawn).sum(axis=1).mean())
+    for kind in ("prior", "decoder"):
+        assert open_model(f"{imported}/{kind}")[0].image_embed_norm == pytest.approx(length, rel=5e-3)
+    alone = import_diffusers(str(variation), str(tmp_path / "alone")).path
+    assert open_model(f"{alone}/decoder")[0].image_embed_norm is None
+    unmeasured = shutil.copytree(text_to_image, tmp_path / "theirs")
+    zeros = {name: torch.zeros_like(theirs[name]) for name in ("clip_mean", "clip_std")}
+    save_file(theirs | zeros, unmeasured / "prior" / WEIGHTS)
+    again = import_diffusers(str(unmeasured), str(tmp_path / "again")).path
+    assert open_model(f"{again}/decoder")[0].image_embed_norm is None
 
 
 def test_narrower_weights_keep_their_values_and_sharded_ones_their_tensors(

@@ -77,5 +77,5 @@ def test_the_prior_is_needed_only_where_it_is_asked(models: Mapping[str, str], a
 
 def test_an_unknown_length_is_told_with_the_remedy(models: Mapping[str, str]):
     older = load_unclip([models["decoder"]], parts=("decoder",))
-    with pytest.raises(InputError, match=r"image_embed=text.*train it anew"):
+    with pytest.raises(InputError, match=r"image_embed=text.*set image_embed=prior, or fine-tune"):
         UnclipToImage(older, sampler("text")).draw(PROMPTS)
