@@ -65,7 +65,7 @@ def assemble(job: TrainJob) -> Assembly:
         torch.default_generator.manual_seed(seeding.key(job.recipe.training.seed, "weights"))
         module = build_module(job, clip)
     words = words_of(job, module, embeddings, clip)
-    init_from = prepare(job, module, embeddings, clip, words)
+    init_from = prepare(job, module, embeddings, words)
     reference = None
     if clip is not None:
         reference = ClipReference(absolute_source(clip_source(job, info)), clip.fingerprint)

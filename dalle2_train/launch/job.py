@@ -1,56 +1,20 @@
-"""A training as it was asked for, and whether it can be done at all."""
+"""A training as it was asked for, and the CLIP and the embeddings that it names."""
 
-import re
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from dalle2_train import storage
-from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps
-from dalle2_train.checkpoints.manifest import ModelManifest, read_manifest
-from dalle2_train.config import to_dict
 from dalle2_train.data.embeddings.layout import EmbeddingInfo
 from dalle2_train.data.embeddings.merged import Embeddings
-from dalle2_train.data.shards.freshness import check_fresh
-from dalle2_train.data.stream.mixture import mixture_of
-from dalle2_train.data.stream.summary import summarize, summarize_embeddings
+from dalle2_train.data.stream.summary import summarize_embeddings
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import absolute_source, load_clip
-from dalle2_train.errors import InputError
-from dalle2_train.launch.initial import initial_digest
-from dalle2_train.networks.embed_codes import EmbedCodes
+from dalle2_train.errors import InputError, with_article
 from dalle2_train.networks.text_encoder import TextEncoderConfig
-from dalle2_train.parallel.shard import mesh_sizes
-from dalle2_train.recipe import Recipe, build_recipe
+from dalle2_train.recipe import Recipe
 from dalle2_train.training.ar_prior import ArPriorModelConfig
 from dalle2_train.training.decoder import DecoderModelConfig
 from dalle2_train.training.direct import DirectModelConfig
-from dalle2_train.training.prior import PriorModelConfig, statistics
-
-_UNDECISIVE = {
-    "sampling",
-    "parallel",
-    "clip",
-    "embeddings",
-    "data.cache_megabytes",
-    "data.max_faulty",
-    "data.cache_folder",
-    "data.cache_gigabytes",
-    "data.num_workers",
-    "data.prefetch_batches",
-    *(
-        f"training.{name}"
-        for name in ("num_steps", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps",
-                     "sample_every_steps", "max_nonfinite_steps", "max_failures", "num_threads", "micro_batch_size",
-                     "channels_last", "compile")
-    ),
-}  # fmt: skip
-"""Keys of a recipe that say how and how far a run goes, not what it learns."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+from dalle2_train.training.prior import PriorModelConfig
 
 
 @dataclass(frozen=True)
@@ -97,88 +61,6 @@ class TrainJob:
         )
 
 
-def check_begun(job: TrainJob, found: ModelManifest) -> None:
-    """Raises InputError where the run's model or checkpoint `found` learned otherwise than `job` asks."""
-    # Built anew, an older recipe has the settings that came since.
-    asked, done = _decisive(to_dict(job.recipe)), _decisive(to_dict(build_recipe(found.recipe)))
-    others = [f"{key} {done.get(key)!r}, not {asked[key]!r}" for key in asked if asked[key] != done.get(key)]
-    if (
-        found.data is not None
-        and storage.exists(job.data)
-        and summarize(job.data).digest != found.data.digest
-    ):
-        others.append(f"the shards {found.data.uri}, or what they held then")
-    if job.init_from is not None and initial_digest(job.init_from, job.recipe.family) != found.init_from:
-        others.append("other weights to begin with")
-    if others:
-        told = "; ".join(others[:3]) + (f"; and {len(others) - 3} more" if len(others) > 3 else "")
-        raise InputError(f"{job.run_uri} at step {found.step} has learned with {told}; give another --name (in a "
-                         "pipeline another --folder), or what it began with")  # fmt: skip
-
-
-def _newest_checkpoint(job: TrainJob) -> ModelManifest | None:
-    """None also where it cannot be read: going on looks for an older one, and says so."""
-    for step in reversed(committed_steps(job.run_uri)):
-        with suppress(InputError):
-            return read_manifest(checkpoint_uri(job.run_uri, step))
-    return None
-
-
-def _decisive(recipe: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Dotted key → value of all in a recipe that decides what is learned."""
-    found: dict[str, Any] = {}
-    for key, value in recipe.items():
-        name = f"{path}{key}"
-        if name in _UNDECISIVE:
-            continue
-        found |= _decisive(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return found
-
-
-def check(job: TrainJob, workers: int) -> None:
-    """Raises InputError for whatever would stop the training later: names, sizes, data, embeddings, CLIP, storage."""
-    if not _NAME.fullmatch(job.name):
-        raise InputError(
-            f"--name {job.name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit"
-        )
-    sets = [uri for source in mixture_of(job.data).sources for uri in (source.uri, source.embeddings)]
-    if workers > 0 and any(
-        uri and uri.startswith("memory:") for uri in (job.storage, job.data, job.embeddings, *sets)
-    ):
-        raise InputError(
-            "memory: lives in one process and cannot be shared by workers; use a folder, or --workers 0"
-        )
-    num_ranks, recipe = max(1, workers), job.recipe
-    if recipe.data.num_lanes % num_ranks:
-        raise InputError(f"--workers {workers} does not divide data.num_lanes {recipe.data.num_lanes}; "
-                         "choose a divisor of it")  # fmt: skip
-    mesh_sizes(recipe.parallel, num_ranks, num_ranks)
-    data = summarize(job.data)
-    for uri in data.sets:
-        check_fresh(uri)
-    if not data.splits.get(recipe.data.split):
-        raise InputError(f"{job.data}: no sample is in the split {recipe.data.split!r} (there are {data.splits}); "
-                         "set data.split")  # fmt: skip
-    if not data.has_pictures and recipe.family not in ("prior", "ar_prior"):
-        raise InputError(f"{job.data}: holds embeddings and no pictures, which a {recipe.family} learns from; give the "
-                         "shards with the pictures as --data, and these as --embeddings")  # fmt: skip
-    if job.needs_embeddings:
-        embeddings = find_embeddings(job)
-        _check_sampling(job, open_clip(job, embeddings.info))
-        if isinstance(recipe.model, PriorModelConfig):
-            statistics(recipe.model, embeddings.info.mean, embeddings.info.std)
-        if _needs_covariance(job):
-            _check_covariance(job, torch.from_numpy(embeddings.covariance()))
-    elif job.needs_clip:
-        open_clip(job, None)
-    if (begun := _newest_checkpoint(job)) is not None:
-        check_begun(job, begun)
-        if begun.step > recipe.training.num_steps:
-            raise InputError(f"{job.run_uri} has done {begun.step} steps, but training.num_steps is "
-                             f"{recipe.training.num_steps}; give at least {begun.step}, or another --name")  # fmt: skip
-    storage.check_could_write(job.storage)
-
-
 def find_embeddings(job: TrainJob) -> Embeddings:
     """Those that the job names. Raises InputError where there are none, or where they do not fit."""
     found = summarize_embeddings(job.data, job.embeddings)
@@ -188,36 +70,6 @@ def find_embeddings(job: TrainJob) -> Embeddings:
         raise InputError(f"{job.embeddings or job.data}: its embeddings have {found.info.embed_dim} dimensions, but "
                          f"model.network.embed_dim is {wanted}; make them equal")  # fmt: skip
     return found
-
-
-def _check_sampling(job: TrainJob, clip: ClipEncoder) -> None:
-    """Pictures drawn in training stand beside those of the data, which the CLIP has to see."""
-    steps, recipe = job.recipe.training.sample_every_steps, job.recipe
-    drawn_of_text = recipe.family == "decoder" and recipe.sampling.prompts
-    if steps > 0 and not clip.sees_pictures and not drawn_of_text:
-        raise InputError(f"training.sample_every_steps is {steps}, but the CLIP has no image tower to see the data's "
-                         "pictures with; set it to 0, or give the whole CLIP with --clip")  # fmt: skip
-
-
-def _check_covariance(job: TrainJob, covariance: Tensor) -> None:
-    """Raises InputError where embeddings vary along fewer directions than are to be predicted; weights to begin with
-    bring theirs."""
-    if isinstance(job.recipe.model, ArPriorModelConfig) and job.init_from is None:
-        shape = job.recipe.model.network
-        codes = EmbedCodes(shape.embed_dim, shape.num_dims, shape.num_buckets)
-        codes.fit(torch.zeros(shape.embed_dim), covariance)
-
-
-def _needs_covariance(job: TrainJob) -> bool:
-    match job.recipe.model:
-        case PriorModelConfig() as model:
-            return model.whiten_error
-        case DecoderModelConfig() as model:
-            return model.whiten_image_embed
-        case ArPriorModelConfig():
-            return True
-        case _:
-            return False
 
 
 def open_clip(job: TrainJob, info: EmbeddingInfo | None) -> ClipEncoder:
@@ -245,8 +97,8 @@ def clip_source(job: TrainJob, info: EmbeddingInfo | None) -> str:
     if job.clip is not None:
         return job.clip
     if info is None:
-        raise InputError(f"a {job.recipe.family} reads captions as the tokens of a CLIP, and none was named; "
-                         "give its folder as --clip")  # fmt: skip
+        raise InputError(f"{with_article(job.recipe.family)} reads captions as the tokens of a CLIP, and none was "
+                         "named; give its folder as --clip")  # fmt: skip
     return info.clip_uri
 
 

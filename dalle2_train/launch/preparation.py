@@ -1,14 +1,13 @@
 """What a module takes over before its first step: statistics of the embeddings, and weights to begin with."""
 
-from dalle2_train.checkpoints import model_digest
+from dalle2_train.checkpoints import weights_digest
 from dalle2_train.data.embeddings.merged import Embeddings
-from dalle2_train.encoders.encoder import ClipEncoder
-from dalle2_train.launch.initial import check_initial, initial_digest, open_initial
+from dalle2_train.launch.initial import initial_digest, open_initial
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.launch.statistics import tell_what_is_left_out, use_embeddings
 from dalle2_train.launch.words import Words
 from dalle2_train.training.base import UnclipModule
-from dalle2_train.training.clip import ClipModelConfig, ClipModule
+from dalle2_train.training.clip import ClipModule
 from dalle2_train.training.prior import PriorModule
 
 
@@ -16,28 +15,25 @@ def prepare(
     job: TrainJob,
     module: UnclipModule,
     embeddings: Embeddings | None,
-    clip: ClipEncoder | None,
     words: Words,
 ) -> str | None:
     """Statistics of the embeddings and weights to begin with, whose digest is returned."""
     if embeddings is not None:
         use_embeddings(job, module, embeddings, words)
-    init_from = None if job.init_from is None else _begin(job, job.init_from, module, clip)
+    init_from = None if job.init_from is None else _begin(job.init_from, module)
     if embeddings is not None:
         tell_what_is_left_out(job, module, embeddings)
     return init_from
 
 
-def _begin(job: TrainJob, uri: str, module: UnclipModule, clip: ClipEncoder | None) -> str:
-    """Load the weights to begin with; returns their model's digest. A CLIP was built with them."""
+def _begin(uri: str, module: UnclipModule) -> str:
+    """Load the weights to begin with, which `check` saw to fit; returns their digest. A CLIP was built with them."""
     if isinstance(module, ClipModule):
         return initial_digest(uri, "clip")
-    assert not isinstance(job.recipe.model, ClipModelConfig)
-    initial = open_initial(uri, job.recipe.family)
-    check_initial(uri, initial, module.network, job.recipe.model.network, clip)
+    initial = open_initial(uri, module.kind)
     state = initial.state
     if isinstance(module, PriorModule) and not state["clip_std"].any():
         # Zeros are what diffusers begins with: nobody has measured them.
         state = state | {name: getattr(module.network, name) for name in ("clip_mean", "clip_std")}
     module.network.load_state_dict(state)
-    return model_digest(initial.manifest)
+    return weights_digest(initial.manifest)

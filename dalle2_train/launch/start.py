@@ -5,7 +5,9 @@ from dataclasses import replace
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import stop_uri
 from dalle2_train.checkpoints.manifest import read_manifest
-from dalle2_train.launch.job import TrainJob, check, check_begun
+from dalle2_train.launch.begun import check_begun
+from dalle2_train.launch.checks import check
+from dalle2_train.launch.job import TrainJob
 from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.training.fit import FitResult, finished
 

@@ -13,13 +13,18 @@ from toy_training import losses
 from transformers import CLIPModel, CLIPTextModelWithProjection
 
 from dalle2_train.checkpoints import open_model
+from dalle2_train.diffusion.objective import ObjectiveConfig
+from dalle2_train.diffusion.schedule import ScheduleConfig
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.errors import InputError
 from dalle2_train.export.import_folder import import_diffusers
-from dalle2_train.launch import train
-from dalle2_train.launch.initial import check_initial, initial_digest, open_initial
-from dalle2_train.networks.decoder import Decoder, DecoderConfig
-from dalle2_train.networks.prior import Prior, PriorConfig
+from dalle2_train.launch import check, train
+from dalle2_train.launch.initial import Initial, initial_digest, open_initial
+from dalle2_train.launch.initial_fit import check_initial
+from dalle2_train.networks.decoder import DecoderConfig
+from dalle2_train.networks.prior import PriorConfig
+from dalle2_train.training.decoder import DecoderModelConfig
+from dalle2_train.training.prior import PriorModelConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers'
 
@@ -31,6 +36,7 @@ KARLO_LIKE = (
     "model.network.channels=[32, 64]",
     "model.network.num_resnets=1",
     "model.network.num_groups=32",
+    "model.objective={prediction_type: epsilon}",
     "data.image_size=32",
 )
 PRIOR = PriorConfig(embed_dim=32, num_text_tokens=16, depth=2, num_heads=2, head_dim=18)
@@ -97,15 +103,73 @@ def test_what_does_not_fit_is_said_with_the_remedy(make_job, imported):
 )  # fmt: skip
 def test_a_prior_of_another_shape(theirs, imported, change, message):
     for uri in (str(theirs), imported):
-        config = replace(PRIOR, **change)
-        with torch.device("meta"):
-            network = Prior(config)
+        model = PriorModelConfig(replace(PRIOR, **change))
         with pytest.raises(InputError, match=message):
-            check_initial(uri, open_initial(uri, "prior"), network, config, None)
+            check_initial(uri, open_initial(uri, "prior"), model, None)
+
+
+@pytest.mark.parametrize(
+    ("family", "model", "message"),
+    [
+        ("prior", PriorModelConfig(PRIOR, objective=ObjectiveConfig("epsilon")),
+         r"objective\.prediction_type is sample there, epsilon in the recipe.*"
+         r"with --set model\.objective\.prediction_type=sample$"),
+        ("decoder", DecoderModelConfig(DECODER, schedule=ScheduleConfig("linear", 500)),
+         r"schedule\.name is cosine there, linear in the recipe; schedule\.num_steps is 1000 there, 500 in the recipe.*"
+         r"with --set model\.schedule\.name=cosine --set model\.schedule\.num_steps=1000$"),
+        ("prior", PriorModelConfig(PRIOR, embedding_scale=2.0),
+         r"embedding_scale is null there, 2\.0 in the recipe.*with --set model\.embedding_scale=null$"),
+    ],
+)  # fmt: skip
+def test_weights_that_would_mean_something_else_are_refused(imported, family, model, message):
+    """No shape tells of it, in a diffusers' decoder not even of the learned variance."""
+    with pytest.raises(InputError, match=message):
+        check_initial(imported, open_initial(imported, family), model, None)
+
+
+def test_a_priors_scale_stands_in_its_weights(imported):
+    found = open_initial(imported, "prior")
+    scaled = {"clip_mean": torch.zeros(1, 32), "clip_std": torch.full((1, 32), 1 / 17.2)}
+    paper = Initial(found.manifest, found.state | scaled)
+    check_initial(imported, paper, PriorModelConfig(PRIOR, embedding_scale=17.2), None)
+    for other in (None, 17.3):
+        with pytest.raises(InputError, match=r"scale is 17\.2 there.*--set model\.embedding_scale=17\.2$"):
+            check_initial(imported, paper, PriorModelConfig(PRIOR, embedding_scale=other), None)
+    unknown = Initial(found.manifest, found.state | {"clip_std": torch.zeros(1, 32)})
+    check_initial(imported, unknown, PriorModelConfig(PRIOR, embedding_scale=17.2), None)
+
+
+def test_what_weights_learn_anew_is_told_in_a_line(imported, capsys):
+    found = open_initial(imported, "decoder")
+    check_initial(imported, found, DecoderModelConfig(DECODER), None)
+    assert capsys.readouterr().err == ""
+    model = DecoderModelConfig(DECODER, objective=ObjectiveConfig("epsilon", weighting="min_snr"))
+    check_initial(imported, found, model, None)
+    assert capsys.readouterr().err == (
+        f"--init-from {imported}: objective.learned_variance is true there, false in the recipe; the weights learn it "
+        "anew, unless you --set model.objective.learned_variance=true\n"
+    )
+    # Of an older version, which knew no zero_terminal_snr.
+    older = open_initial(imported, "prior")
+    del older.manifest.config["schedule"]["zero_terminal_snr"]
+    check_initial(imported, older, PriorModelConfig(PRIOR), None)
+    assert capsys.readouterr().err == ""
+    check_initial(imported, older, PriorModelConfig(PRIOR, ScheduleConfig(zero_terminal_snr=True)), None)
+    assert "zero_terminal_snr is false there, true in the recipe" in capsys.readouterr().err
+
+
+def test_a_refusal_leaves_nothing_behind(make_job, imported, tmp_path):
+    settings = ("model.objective.prediction_type=sample", "training.sample_every_steps=0")
+    job = make_job("run", *KARLO_LIKE, *settings, init_from=imported, storage=str(tmp_path / "runs"))
+    for start in (check, train):
+        with pytest.raises(InputError, match=r"--set model\.objective\.prediction_type=epsilon"):
+            start(job, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_weights_have_one_digest_imported_or_not(theirs, imported):
-    for family in ("prior", "decoder"):
+    """The network of an upsampler's last step, which an import has beside it, begins no training."""
+    for family in ("prior", "decoder", "upsampler"):
         assert initial_digest(imported, family) == initial_digest(str(theirs), family)
         ours, direct = open_initial(imported, family), open_initial(str(theirs), family)
         assert all(value.equal(direct.state[name]) for name, value in ours.state.items())
@@ -115,9 +179,9 @@ def test_the_clip_must_be_the_one_it_was_trained_with(imported, tmp_path):
     initial = open_initial(imported, "decoder")
     half = load_clip(f"{imported}/clip")
     other = load_clip(save_tiny_clip(tmp_path / "other"))
-    check_initial(imported, initial, Decoder(DECODER), DECODER, half)
+    check_initial(imported, initial, DecoderModelConfig(DECODER), half)
     with pytest.raises(InputError, match=f"trained with the CLIP {half.fingerprint}.*{other.fingerprint}"):
-        check_initial(imported, initial, Decoder(DECODER), DECODER, other)
+        check_initial(imported, initial, DecoderModelConfig(DECODER), other)
 
 
 def test_a_family_that_is_not_there(make_job, theirs, imported, tmp_path):
@@ -126,7 +190,7 @@ def test_a_family_that_is_not_there(make_job, theirs, imported, tmp_path):
     for uri, message in [
         (str(tmp_path / "nowhere"), "no such folder"),
         (str(tmp_path / "lacking"), "this release has no upsampler"),
-        (f"{imported}/prior", "it is a prior, the recipe trains a upsampler"),
+        (f"{imported}/prior", "it is a prior, the recipe trains an upsampler; give an upsampler"),
         (clip, "no model here"),
     ]:
         with pytest.raises(InputError, match=message):
