@@ -139,12 +139,12 @@ def release(flow: Workflow, plan: Plan, parts: Parts) -> dict[str, str]:
         lambda _: export_release(models, _place(home, "releases", digest), clip=parts.clip),
         question={"models": digest},
     )
-    model, sampled = released.path, {"model": released.digest, "sampler": to_dict(plan.sampler)}
+    model, sampled = released.path, {"model": released.digest, "sampler": plan.sampler}
     report = flow.stage(
         "evaluation",
         Made,
         lambda tell: _evaluate(model, parts.shards, plan.evaluation, plan.sampler, tell),
-        question={**sampled, "config": to_dict(plan.evaluation)},
+        question={**sampled, "config": plan.evaluation},
     ).path
     flow.stage(
         "promotion",
@@ -193,7 +193,7 @@ def _train(
         family,
         FitResult,
         lambda _: train(job, workers),
-        question={"recipe": to_dict(recipe), "workers": workers},
+        question={"recipe": recipe, "workers": workers},
         workers=workers,
         run_uri=_run_uri(flow, family),
     ).model
