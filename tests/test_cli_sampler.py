@@ -151,9 +151,10 @@ def test_parts_that_were_judged_together_in_any_order(
     write_report(given[-1], verified_digest(given))
     try:
         found, _ = run(capsys, *sample(*given), "--dry-run")
+        with_clip, _ = run(capsys, *sample(*parts), "--dry-run")
     finally:
         storage.remove(report_uri(given[-1]))
-    assert found["generation"] == to_dict(JUDGED)
+    assert found["generation"] == with_clip["generation"] == to_dict(JUDGED)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from dalle2_train.export.release import (
 )
 from dalle2_train.export.staging import check_free, staged
 from dalle2_train.export.unclip_folder import Weights, kinds_in, read_part
-from dalle2_train.export.upload import file_names
+from dalle2_train.export.upload import file_names, finish
 from dalle2_train.generation.folders import RELEASE_MANIFEST
 
 # Neither pickles nor the half-precision copies that hubs keep beside the weights.
@@ -40,7 +40,9 @@ def import_diffusers(source: str, to: str) -> Release:
     """
     with local_pipeline(source) as folder:
         about = _about(folder)
-        if not holds(to, "imported", about["imported"]):
+        if holds(to, "imported", about["imported"]):
+            finish(to)
+        else:
             check_free(to, about)
             with staged(to, last=RELEASE_MANIFEST, about=about) as release:
                 _write(folder, source, release, to, about["imported"])

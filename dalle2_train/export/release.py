@@ -17,7 +17,7 @@ from dalle2_train.encoders.clip import save_clip
 from dalle2_train.encoders.encoder import ClipEncoder
 from dalle2_train.encoders.loading import load_clip
 from dalle2_train.export.staging import check_free, confirm, staged
-from dalle2_train.export.upload import file_names
+from dalle2_train.export.upload import file_names, finish
 from dalle2_train.generation.direct import DirectModel
 from dalle2_train.generation.drawing import load_model
 from dalle2_train.generation.folders import RELEASE_MANIFEST, release_files
@@ -49,7 +49,9 @@ def export_release(models: Sequence[str], to: str, *, clip: str | None = None) -
     """
     model = load_model(models, clip=clip)
     digests = model_digests(model)
-    if not is_released(model, to):
+    if is_released(model, to):
+        finish(to)
+    else:
         with staged(to, last=RELEASE_MANIFEST, about={"models": digests}) as folder:
             write_clip(model.clip, folder / "clip")
             for stage, part in model.parts.items():

@@ -8,7 +8,7 @@ from typing import Any
 from dalle2_train import storage
 from dalle2_train.export.diffusers_names import TEXT_TO_IMAGE
 from dalle2_train.export.staging import check_free, confirm, staged
-from dalle2_train.export.upload import file_names
+from dalle2_train.export.upload import file_names, finish
 
 REPORT = "export.json"
 
@@ -45,7 +45,9 @@ def proved_export(
 
     Errors: as `is_exported`, and those of `make`, with nothing at `to` then.
     """
-    if not is_exported(to, about, last):
+    if is_exported(to, about, last):
+        finish(to)
+    else:
         with staged(to, last=last, about=about) as folder:
             proof = make(folder)
             files = {name: storage.sha256_file(folder / name) for name in file_names(folder)}
@@ -61,5 +63,6 @@ def _report_at(to: str, last: str) -> dict[str, Any] | None:
     found = storage.read_json(storage.join(to, REPORT))
     if not isinstance(found, dict):
         return None
-    report = {"pipeline": TEXT_TO_IMAGE, "files": {}, "proof": None} | found
-    return report if isinstance(report["files"], dict) and isinstance(report["proof"], dict) else None
+    report = {"pipeline": TEXT_TO_IMAGE} | found
+    is_ours = all(isinstance(report.get(key), dict) and report[key] for key in ("files", "proof"))
+    return report if is_ours else None

@@ -10,7 +10,7 @@ from typing import Any
 
 from dalle2_train import storage
 from dalle2_train.errors import InputError, RefusedError
-from dalle2_train.export.upload import check_goes_on, finish, upload
+from dalle2_train.export.upload import check_goes_on, upload
 
 
 def check_free(to: str, about: Mapping[str, Any]) -> None:
@@ -55,10 +55,9 @@ def staged(to: str, *, last: str, about: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def confirm(to: str, digests: Mapping[str, str]) -> None:
-    """An earlier export (name → SHA-256) is there as it was, or RefusedError; nothing is left of its upload."""
+    """An earlier export (name → SHA-256) is there as it was, or RefusedError."""
     for name, expected in digests.items():
         uri = storage.join(to, name)
         if not storage.exists(uri) or storage.sha256_file(uri) != expected:
             raise RefusedError(f"{to} holds this export, but {name} is damaged or gone; remove the folder and "
                                "export again")  # fmt: skip
-    finish(to)

@@ -7,6 +7,7 @@ import pytest
 
 from dalle2_train import storage
 from dalle2_train.errors import InputError
+from dalle2_train.export.report import is_exported, proved_export
 from dalle2_train.export.upload import MARKER, check_goes_on, upload
 from dalle2_train.storage import publish_file
 
@@ -112,3 +113,16 @@ def test_a_marker_of_another_program_is_anothers_file(folder: Path, to: str, tex
     storage.publish_bytes(f"{to}/{MARKER}", text)
     with pytest.raises(InputError, match="something is there already"):
         check_goes_on(to, ABOUT)
+
+
+def test_looking_at_a_finished_one_leaves_the_marker_that_exporting_again_removes(to: str):
+    def make(folder: Path) -> dict[str, float]:
+        write(folder, FILES)
+        return {"difference": 0.0}
+
+    proved_export(to, ABOUT, "index.json", make)
+    storage.publish_json(f"{to}/{MARKER}", {"about": ABOUT, "files": {}})
+    there = at(to)
+    assert is_exported(to, ABOUT, "index.json") and at(to) == there
+    proved_export(to, ABOUT, "index.json", make)
+    assert at(to).keys() == there.keys() - {MARKER}

@@ -90,7 +90,16 @@ def test_another_network_in_the_folder_is_refused_and_leaves_nothing(
     assert not (tmp_path / "folder").exists()
 
 
-@pytest.mark.parametrize("text", ["[]", '{"models": MODELS}', '{"models": MODELS, "proof": {}, "files": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"models": MODELS}',
+        '{"models": MODELS, "proof": {"upsampler": 0}}',
+        '{"models": MODELS, "proof": {"upsampler": 0}, "files": {}}',
+        '{"models": MODELS, "proof": {"upsampler": 0}, "files": []}',
+    ],
+)
 def test_an_export_json_of_another_program_is_told(model: str, tmp_path: Path, text: str):
     digest = model_digest(load_upsampler(model).manifest)
     (tmp_path / "folder").mkdir()
