@@ -67,6 +67,7 @@ class UnclipModule(pl.LightningModule):
         self.order: Any = None
         self.outcome: StepOutcome | None = None
         self.ema: Ema | None = None
+        self.autocast_dtype: torch.dtype | None = None
         self._configured = False
 
     # What a family writes -------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def test_presets_and_defaults_set_what_a_model_may_lack(unclip: Unclip, profile:
     with pytest.raises(
         InputError, match=rf"generation\.second_upsampler\.num_steps={steps} would have no effect"
     ):
-        settled(unclip, {**settings, "second_upsampler": {"num_steps": steps}})
+        settled(unclip, {**settings, "second_upsampler": {"num_steps": steps}}, defaults)
 
 
 def test_every_section_of_a_stage_that_runs_is_taken(models: Mapping[str, str], second: str) -> None:

@@ -131,8 +131,11 @@ def test_resampling_draws_the_decoders_steps_again_and_no_others(
 ) -> None:
     seen: dict[str, list[int]] = {"decoder": [], "upsampler": []}
     hooks = [
-        part.network.register_forward_pre_hook(lambda _, args, to=seen[name]: to.append(int(args[1][0])))
-        for name, part in (("decoder", unclip.decoder), ("upsampler", unclip.upsamplers[0]))
+        network.register_forward_pre_hook(lambda _, args, to=seen[name]: to.append(int(args[1][0])))
+        for name, network in (
+            ("decoder", unclip.decoder.network.unet),
+            ("upsampler", unclip.upsamplers[0].network),
+        )
     ]
     told: list[tuple[int, int]] = []
     try:
