@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
 MOMENTUM = 0.95
-# Five rounds of x → ax + bx³ + cx⁵ take singular values in (0.01, 1] to about 0.7 to 1.2; no more is needed.
+# Jordan et al.'s: five rounds of x → ax + bx³ + cx⁵ take singular values from 0.01 to 1 to about 0.7 to 1.2.
 _COEFFICIENTS, _ROUNDS = (3.4445, -4.7750, 2.0315), 5
 
 
@@ -54,7 +54,7 @@ class Muon(torch.optim.AdamW):
         average = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
         update = _whole_orthogonal(gradient.lerp(average, MOMENTUM), self._dtype or parameter.dtype)
         parameter.mul_(1 - rate * weight_decay)
-        longest = max(parameter.flatten(1).shape)
+        longest = max(parameter.shape[0], parameter.shape[1:].numel())
         parameter.add_(update.to(parameter.dtype), alpha=-rate * 0.2 * longest**0.5)
 
 

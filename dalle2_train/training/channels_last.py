@@ -1,4 +1,4 @@
-"""Pictures as (B, H, W, C) in memory, which convolutions on tensor cores read fastest."""
+"""Pictures as (B, H, W, C) in memory, which bf16 convolutions on CPUs and GPUs run faster on."""
 
 from typing import Any
 

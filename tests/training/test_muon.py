@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import run_ranks
+from muon_rank import save_weights, weights_after_steps
+from processes import call_in_ranks, run_ranks
 from safetensors.torch import load_file
 from toy_training import losses, train_alone
 
@@ -29,6 +30,14 @@ def test_two_ranks_equal_one(one: Path, tmp_path: Path, options: dict):
     assert run_ranks(run, 2, dtype="float64", optimizer="muon", **options) == [(0, ""), (0, "")]
     for name, value in weights_of(one).items():
         torch.testing.assert_close(weights_of(run)[name], value, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("shard", [2, 1])
+def test_kernels_of_convolutions_in_pieces_are_stepped_whole(tmp_path: Path, shard: int):
+    assert call_in_ranks(save_weights, 2, tmp_path, shard) == [0, 0]
+    found, alone = torch.load(tmp_path / "weights.pt"), weights_after_steps(1, 1)
+    for name, value in alone.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-10)
 
 
 def test_a_restart_goes_on_with_the_very_same_bits(one: Path, tmp_path: Path):
