@@ -176,27 +176,12 @@ def flaky_proxy(upstream: str, faults: Faults) -> Iterator[str]:
 @contextmanager
 def object_store() -> Iterator[str]:
     """An empty S3 in a process of its own; yields its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(port)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait_for(port: int, seconds: float = 30) -> None:
-    ends = time.monotonic() + seconds
-    while True:
+    command = [sys.executable, str(Path(__file__).with_name("store_child.py"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            if time.monotonic() > ends:
-                raise
-            time.sleep(0.05)
-        else:
-            return
+            assert process.stdout is not None
+            port = process.stdout.readline().strip()
+            assert port, f"the object store ended with {process.wait()} before it listened"
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
