@@ -60,7 +60,7 @@ QUICKSTART = Plan(
     workers={"clip": 0, "prior": 2, "decoder": 0, "upsampler": 0},
     sampler=GenerationConfig(
         prior=PriorStageConfig("ddim", 20, eta=1.0, guidance_scale=1.0),
-        decoder=DecoderStageConfig("ddim", 20, eta=1.0, guidance_scale=2.0),
+        decoder=DecoderStageConfig("ddim", 20, eta=1.0, guidance_scale=1.5),
         upsampler=UpsamplerStageConfig("ddim", 5, eta=1.0),
     ),
     evaluation=EvaluationConfig(num_queries=100, scale=()),
