@@ -17,12 +17,7 @@ from dalle2_train.errors import EXIT_CODES, INTERRUPTED, exit_code
 from dalle2_train.evaluation import EvaluationConfig, EvaluationReport, verified_digest
 from dalle2_train.evaluation.output import read_report
 from dalle2_train.evaluation.side_by_side import side_by_side
-from dalle2_train.generation.config import (
-    DecoderStageConfig,
-    GenerationConfig,
-    PriorStageConfig,
-    UpsamplerStageConfig,
-)
+from dalle2_train.generation.config import GenerationConfig, PriorStageConfig
 from dalle2_train.generation.drawing import Enlarged, open_text_to_image
 from dalle2_train.generation.text_to_image import TextToImage
 from dalle2_train.launch import TrainJob, train
@@ -35,6 +30,7 @@ from dalle2_train.workflow.questions import data_digest
 from dalle2_train.workflow.steps import draw_side_by_side, evaluate_model
 from dalle2_train.workflow.train_within import Trained, train_within
 from pipelines.comparison_page import page
+from pipelines.quickstart import QUICKSTART
 
 
 @dataclass(frozen=True)
@@ -162,15 +158,11 @@ def _sampler(plan: Plan, variant: Variant) -> GenerationConfig:
     families = {plan.networks[name][0].partition("/")[0] for name in variant.networks}
     if families == {"direct"}:
         return GenerationConfig()
-    prior = PriorStageConfig()
-    if "prior" in families:
-        prior = PriorStageConfig(sampler="ddim", num_steps=20, eta=1.0, guidance_scale=1.0)
-    return GenerationConfig(
-        prior=prior,
-        decoder=DecoderStageConfig(
-            sampler="ddim", num_steps=20, eta=1.0, guidance_scale=2.0, image_embed=variant.image_embed
-        ),
-        upsampler=UpsamplerStageConfig(sampler="ddim", num_steps=5, eta=1.0),
+    sampler = QUICKSTART.sampler
+    return replace(
+        sampler,
+        prior=sampler.prior if "prior" in families else PriorStageConfig(),
+        decoder=replace(sampler.decoder, image_embed=variant.image_embed),
     )
 
 
