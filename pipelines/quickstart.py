@@ -60,8 +60,9 @@ QUICKSTART = Plan(
     workers={"clip": 0, "prior": 2, "decoder": 0, "upsampler": 0},
     sampler=GenerationConfig(
         prior=PriorStageConfig("ddim", 20, eta=1.0, guidance_scale=1.0),
-        decoder=DecoderStageConfig("ddim", 20, eta=1.0, guidance_scale=1.5),
-        upsampler=UpsamplerStageConfig("ddim", 5, eta=1.0),
+        # Few steps: a decoder of minutes takes its own errors for the picture, and adds to them at every step.
+        decoder=DecoderStageConfig("ddim", 5, guidance_scale=1.5),
+        upsampler=UpsamplerStageConfig("ddim", 3, eta=1.0),
     ),
     evaluation=EvaluationConfig(num_queries=100, scale=()),
     model="emoji-tiny",
