@@ -1,6 +1,6 @@
 """Do the upsamplers beat bicubic interpolation? PSNR on held-out emoji, enlarged from the same small pictures.
 
-Trains both where that is not done yet (16 → 64 pixels, blur; 64 → 256, BSR and the linear schedule); interrupted, it
+Trains both where that is not done yet (20 → 64 pixels, blur; 64 → 256, BSR and the linear schedule); interrupted, it
 goes on when run again. The mean square error is least for the mean of all pictures that fit, which is what x_0 is
 predicted to be from pure noise, in one step; more steps draw one of these pictures, and are measured beside it.
 """

@@ -71,7 +71,7 @@ def test_overrides_reach_every_depth() -> None:
         ("prior/tiny", "data.num_lanes=0", ["data.num_lanes is 0", "1 or more"]),
         ("prior/tiny", "training.gradient_clip_norm=0", ["gradient_clip_norm is 0", "null"]),
         ("prior/tiny", "optimizer.beta1=1", ["optimizer.beta1 is 1", "[0, 1)"]),
-        ("decoder/tiny", "data.image_size=32", ["data.image_size 32", "16"]),
+        ("decoder/tiny", "data.image_size=32", ["data.image_size 32", "20"]),
         ("prior/tiny", "family=priro", ["recipe.family", "'priro'", "prior"]),
         ("decoder/tiny", "family=prior", ["recipe.model"]),
     ],
