@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from s3fs import S3FileSystem
+
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "server", "date", "content-length"}
 
@@ -176,6 +178,8 @@ def flaky_proxy(upstream: str, faults: Faults) -> Iterator[str]:
 @contextmanager
 def object_store() -> Iterator[str]:
     """An empty S3 in a process of its own; yields its URL."""
+    # s3fs keeps its instances for the life of a process, each with the endpoint that was told when it was made.
+    S3FileSystem.clear_instance_cache()
     command = [sys.executable, str(Path(__file__).with_name("store_child.py"))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
