@@ -61,8 +61,8 @@ QUICKSTART = Plan(
     sampler=GenerationConfig(
         prior=PriorStageConfig("ddim", 20, eta=1.0, guidance_scale=1.0),
         # Few steps: a decoder of minutes takes its own errors for the picture, and adds to them at every step.
-        decoder=DecoderStageConfig("ddim", 5, guidance_scale=1.5),
-        upsampler=UpsamplerStageConfig("ddim", 3, eta=1.0),
+        decoder=DecoderStageConfig("ddim", 2, guidance_scale=1.0),
+        upsampler=UpsamplerStageConfig("ddim", 2),
     ),
     evaluation=EvaluationConfig(num_queries=100, scale=()),
     model="emoji-tiny",

@@ -17,7 +17,7 @@ from dalle2_train.errors import InputError
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is predicted, and how its error is weighted over the timesteps."""
+    """What is predicted, and how much each timestep counts: by its weight, and by how often it is drawn."""
 
     prediction_type: PredictionType = "epsilon"
     """epsilon: the noise. sample: x_0. v_prediction: v (which no diffusers unCLIP folder can hold)."""
@@ -28,6 +28,9 @@ class ObjectiveConfig:
     """Cap of the signal-to-noise ratio in min_snr."""
     max_weight: float | None = None
     """Cap of w(t) on the prediction's own error; None: none. v on epsilon needs one: near T its w(t) is 1/ᾱ > 10⁸."""
+    timestep_shift: float = 1.0
+    """s of Esser et al. 2024 (§5.3.2): timesteps are drawn as T · s·u / (1 + (s - 1)·u), u uniform. 1: uniformly; more:
+    oftener those with much noise, from which a picture is begun. No weight takes it back."""
     learned_variance: bool = False
     """Whether the prediction has as many channels again for the variance, trained by L_hybrid of Improved DDPM."""
     vlb_weight: float = 0.001
@@ -42,6 +45,8 @@ class ObjectiveConfig:
             raise InputError(f"objective.min_snr_gamma {self.min_snr_gamma} must be positive")
         if self.max_weight is not None and self.max_weight <= 0:
             raise InputError(f"objective.max_weight {self.max_weight} must be positive, or null for no cap")
+        if self.timestep_shift <= 0:
+            raise InputError(f"objective.timestep_shift {self.timestep_shift} must be positive, 1 for none")
         for name in ("vlb_weight", "variance_range_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"objective.{name} {getattr(self, name)} must not be negative")

@@ -30,8 +30,8 @@ class DenoisingModule(UnclipModule):
 
     def draw(self, x_0: Tensor, index: Tensor, step: int) -> DiffusionDraws:
         """Timesteps and noise for `x_0` (B, …), whose samples are `index` (B,)."""
-        num_steps = self.schedule.num_steps
-        return diffusion_draws(self.seed, step, index, num_steps, x_0.shape[1:], x_0.dtype)
+        num_steps, shift = self.schedule.num_steps, self.objective.timestep_shift
+        return diffusion_draws(self.seed, step, index, num_steps, x_0.shape[1:], x_0.dtype, shift)
 
     def loss(self, prediction: Tensor, x_0: Tensor, x_t: Tensor, draws: DiffusionDraws) -> Loss:
         """The mean over the batch."""

@@ -202,6 +202,8 @@ def test_a_bad_number_is_named() -> None:
         ObjectiveConfig(max_weight=-1.0)
     with pytest.raises(InputError, match="min_snr_gamma 0"):
         ObjectiveConfig(min_snr_gamma=0)
+    with pytest.raises(InputError, match=r"timestep_shift 0.0 must be positive, 1 for none"):
+        ObjectiveConfig(timestep_shift=0.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

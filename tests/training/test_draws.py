@@ -1,10 +1,12 @@
 """Draws depend on the sample alone and have the distributions they claim."""
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from dalle2_train.training.draws import diffusion_draws, keep, offsets
+from dalle2_train import seeding
+from dalle2_train.training.draws import diffusion_draws, keep, offsets, shifted_timesteps
 
 INDEX = torch.arange(40, 56)
 
@@ -41,6 +43,28 @@ def test_distributions():
     for dropout in (0.1, 0.3):
         kept = int(keep(0, "text", 0, index, dropout).sum())
         assert stats.binomtest(kept, len(index), 1 - dropout).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("shift", [0.5, 3.0, 20.0])
+def test_shifted_timesteps_have_the_distribution_of_their_formula(shift):
+    """P(t < n) is that of u below the value which the formula maps to n / T."""
+    bounds = np.arange(0, 1001, 50)
+    t = shifted_timesteps(0, 0, torch.arange(20_000), 1000, shift)
+    x = bounds / 1000
+    below = x / (shift - (shift - 1) * x)  # the formula, solved for u
+    counts = np.histogram(t.numpy(), bounds)[0]
+    assert stats.chisquare(counts, 20_000 * np.diff(below)).pvalue > 1e-4
+
+
+def test_a_shift_of_1_is_the_uniform_draw():
+    t = shifted_timesteps(1, 3, INDEX, 1000, 1.0)
+    assert torch.equal(t, seeding.integers(1000, 1, "t", 3, INDEX))
+
+
+@pytest.mark.parametrize("shift", [1e-9, 1e9])
+def test_no_shift_leaves_the_schedule(shift):
+    t = shifted_timesteps(0, 0, torch.arange(1000), 10, shift)
+    assert t.min() >= 0 and t.max() <= 9
 
 
 def test_purposes_are_independent():

@@ -12,7 +12,7 @@ from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.errors import InputError
 from dalle2_train.networks.prior import Prior, PriorConfig
 from dalle2_train.networks.whitening import FLOOR
-from dalle2_train.training.draws import diffusion_draws, keep
+from dalle2_train.training.draws import diffusion_draws, keep, shifted_timesteps
 from dalle2_train.training.optimizer import build_optimizer
 from dalle2_train.training.prior import (
     PriorModelConfig,
@@ -57,6 +57,13 @@ def test_the_network_sees_noised_normalised_embeddings_and_text():
     for given, null, shown in zip(batch[2:], null_text(), text, strict=True):
         assert torch.equal(shown[kept], given[kept])
         assert torch.equal(shown[~kept], null.expand_as(given)[~kept])
+
+
+def test_the_objectives_shift_is_that_of_the_timesteps():
+    module, batch = build(objective=ObjectiveConfig("sample", timestep_shift=8.0)), batch_of(8)
+    seen = spy(module.network)
+    module.compute_loss(batch, step=3)
+    assert torch.equal(seen[0][1], shifted_timesteps(7, 3, batch.index, 1000, 8.0))
 
 
 def test_first_loss_is_the_embeddings_variance():
