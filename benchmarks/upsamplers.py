@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import interpolate
 
 from benchmarks import enlarging
 from benchmarks.measure import Promise, circumstances
@@ -128,10 +129,9 @@ def _trained(flow: Workflow, name: str, recipe: str, data: str) -> str:
 
 
 def _draw(rows: Mapping[str, torch.Tensor], captions: list[str], to: str) -> None:
-    """Small pictures are enlarged pixel by pixel; the numbers of pixels stay whole."""
+    """Small pictures are enlarged pixel by pixel."""
     size = rows["true"].shape[-1]
-    factor = size // rows["small"].shape[-1]
-    squares = rows["small"].repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+    squares = interpolate(rows["small"], size, mode="nearest-exact")
     picture = io.BytesIO()
     compare({**rows, "small": squares}, captions, scale=max(1, 192 // size)).save(picture, "PNG")
     storage.publish_bytes(to, picture.getvalue())

@@ -3,6 +3,7 @@
 B batch, C channels; x any shape (B, …), a prediction with learned variance (B, 2C, …).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,12 +30,12 @@ class ObjectiveConfig:
     max_weight: float | None = None
     """Cap of w(t) on the prediction's own error; None: none. v on epsilon needs one: near T its w(t) is 1/ᾱ > 10⁸."""
     timestep_shift: float = 1.0
-    """s of Esser et al. 2024 (§5.3.2): timesteps are drawn as T · s·u / (1 + (s - 1)·u), u uniform. 1: uniformly; more:
-    oftener those with much noise, from which a picture is begun. No weight takes it back."""
+    """alpha of `shifted`, which the drawn timesteps go through. 1: they stay uniform; more: those with much noise, from
+    which a picture is begun, are drawn oftener. No weight takes it back, not that of the variational bound either."""
     learned_variance: bool = False
     """Whether the prediction has as many channels again for the variance, trained by L_hybrid of Improved DDPM."""
     vlb_weight: float = 0.001
-    """Weight of the variational bound, which is the sum over all timesteps in bits per dimension."""
+    """Weight of the variational bound, which is the sum over all timesteps (uniformly drawn) in bits per dimension."""
     variance_range_weight: float = 0.0
     """Weight of the mean square by which the variance's prediction leaves [-1, 1], where it interpolates between the
     posterior's variance and beta. While x_0 is still predicted badly the bound asks for more than beta, without end:
@@ -45,8 +46,8 @@ class ObjectiveConfig:
             raise InputError(f"objective.min_snr_gamma {self.min_snr_gamma} must be positive")
         if self.max_weight is not None and self.max_weight <= 0:
             raise InputError(f"objective.max_weight {self.max_weight} must be positive, or null for no cap")
-        if self.timestep_shift <= 0:
-            raise InputError(f"objective.timestep_shift {self.timestep_shift} must be positive, 1 for none")
+        if not 0 < self.timestep_shift < math.inf:
+            raise InputError(f"objective.timestep_shift {self.timestep_shift} must be positive and finite, 1 for none")
         for name in ("vlb_weight", "variance_range_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"objective.{name} {getattr(self, name)} must not be negative")
@@ -60,6 +61,14 @@ def check_objective(config: ObjectiveConfig, zero_terminal_snr: bool) -> None:
             "objective.weighting is min_snr, but schedule.zero_terminal_snr is true: the last timestep has no signal "
             "and would weigh nothing; set weighting to simple or v, or zero_terminal_snr to false"
         )
+
+
+def shifted(t: Tensor, num_steps: int, alpha: float) -> Tensor:
+    """`t` (…) in [0, T), T = `num_steps`, moved towards T where alpha is over 1: alpha·t / (1 + (alpha - 1)·t / T).
+
+    The form of the timestep shift of Esser et al. 2024 (eq. 23, for rectified flow), on the index of the timestep.
+    """
+    return alpha * t / (1 + (alpha - 1) * t / num_steps)
 
 
 def denoising_loss(

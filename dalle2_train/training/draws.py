@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dalle2_train import seeding
+from dalle2_train.diffusion.objective import shifted
 
 
 class DiffusionDraws(NamedTuple):
@@ -31,22 +32,22 @@ def diffusion_draws(
     num_steps: int,
     shape: Sequence[int],
     dtype: torch.dtype = torch.float32,
-    shift: float = 1.0,
+    timestep_shift: float = 1.0,
 ) -> DiffusionDraws:
     """Timesteps below `num_steps` and noise (B, *shape) for samples `index` (B,), on the device of `index`.
 
-    `shift`: `ObjectiveConfig.timestep_shift`; 1 draws every timestep equally often.
+    `timestep_shift`: of `ObjectiveConfig`; 1 draws every timestep equally often.
     """
-    t = shifted_timesteps(seed, step, index, num_steps, shift)
+    t = timesteps(seed, step, index, num_steps, timestep_shift)
     eps = seeding.normal(shape, seed, "eps", step, index, dtype)
     return DiffusionDraws(t.to(index.device), eps.to(index.device))
 
 
-def shifted_timesteps(seed: int, step: int, index: Tensor, num_steps: int, shift: float) -> Tensor:
-    """(B,) int64 ⌊s·x / (1 + (s - 1)·x / T)⌋ of x uniform over [0, T), s = `shift`; on the CPU."""
-    x = seeding.integers(num_steps, seed, "t", step, index) + seeding.uniform(seed, "t_within", step, index)
-    t = shift * x / (1 + (shift - 1) * x / num_steps)  # (B,) float64; x itself where s = 1
-    return t.long().clamp(max=num_steps - 1)
+def timesteps(seed: int, step: int, index: Tensor, num_steps: int, timestep_shift: float) -> Tensor:
+    """(B,) int64 below `num_steps`, on the CPU: ⌊`shifted`⌋ of numbers that are uniform over [0, T)."""
+    # A whole number and a fraction, so that a shift of 1 gives the whole number.
+    t = seeding.integers(num_steps, seed, "t", step, index) + seeding.uniform(seed, "t_within", step, index)
+    return shifted(t, num_steps, timestep_shift).long().clamp(max=num_steps - 1)
 
 
 def keep(seed: int, purpose: str, step: int, index: Tensor, dropout: float) -> Tensor:

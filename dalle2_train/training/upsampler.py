@@ -52,7 +52,8 @@ class UpsamplerModelConfig:
 
     @property
     def crop_stride(self) -> int:
-        """Corners lie on the small picture's grid, so that enlarging has the phase that it has at full size."""
+        """Pixels between corners: where a small pixel is a whole number of large ones they lie on the small picture's
+        grid, as enlarging has one phase at full size too; elsewhere it has many there, and corners lie anywhere."""
         high, low = self.network.high_size, self.network.low_size
         return high // low if high % low == 0 else 1
 

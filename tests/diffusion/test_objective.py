@@ -202,8 +202,9 @@ def test_a_bad_number_is_named() -> None:
         ObjectiveConfig(max_weight=-1.0)
     with pytest.raises(InputError, match="min_snr_gamma 0"):
         ObjectiveConfig(min_snr_gamma=0)
-    with pytest.raises(InputError, match=r"timestep_shift 0.0 must be positive, 1 for none"):
-        ObjectiveConfig(timestep_shift=0.0)
+    for shift in (0.0, float("inf"), float("nan")):
+        with pytest.raises(InputError, match=f"timestep_shift {shift} must be positive and finite"):
+            ObjectiveConfig(timestep_shift=shift)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -181,7 +181,7 @@ def object_store() -> Iterator[str]:
     # s3fs keeps its instances for the life of a process, each with the endpoint that was told when it was made.
     S3FileSystem.clear_instance_cache()
     command = [sys.executable, str(Path(__file__).with_name("store_child.py"))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             port = process.stdout.readline().strip()

@@ -6,14 +6,14 @@ import torch
 from scipy import stats
 
 from dalle2_train import seeding
-from dalle2_train.training.draws import diffusion_draws, keep, offsets, shifted_timesteps
+from dalle2_train.training.draws import diffusion_draws, keep, offsets, timesteps
 
 INDEX = torch.arange(40, 56)
 
 
 def draw(index, *, seed=1, step=3):
     return (
-        *diffusion_draws(seed, step, index, 1000, (2, 4, 4)),
+        *diffusion_draws(seed, step, index, 1000, (2, 4, 4), timestep_shift=5.0),
         keep(seed, "text", step, index, 0.5),
         offsets(seed, "crop", step, index, 9),
     )
@@ -47,23 +47,22 @@ def test_distributions():
 
 @pytest.mark.parametrize("shift", [0.5, 3.0, 20.0])
 def test_shifted_timesteps_have_the_distribution_of_their_formula(shift):
-    """P(t < n) is that of u below the value which the formula maps to n / T."""
-    bounds = np.arange(0, 1001, 50)
-    t = shifted_timesteps(0, 0, torch.arange(20_000), 1000, shift)
-    x = bounds / 1000
+    """P(t < n) is that of u below the value which the formula maps to n / T; every timestep is drawn."""
+    t = timesteps(0, 0, torch.arange(40_000), 100, shift)
+    x = np.arange(101) / 100
     below = x / (shift - (shift - 1) * x)  # the formula, solved for u
-    counts = np.histogram(t.numpy(), bounds)[0]
-    assert stats.chisquare(counts, 20_000 * np.diff(below)).pvalue > 1e-4
+    counts = np.bincount(t.numpy(), minlength=100)
+    assert stats.chisquare(counts, 40_000 * np.diff(below)).pvalue > 1e-4
 
 
 def test_a_shift_of_1_is_the_uniform_draw():
-    t = shifted_timesteps(1, 3, INDEX, 1000, 1.0)
+    t = timesteps(1, 3, INDEX, 1000, 1.0)
     assert torch.equal(t, seeding.integers(1000, 1, "t", 3, INDEX))
 
 
 @pytest.mark.parametrize("shift", [1e-9, 1e9])
 def test_no_shift_leaves_the_schedule(shift):
-    t = shifted_timesteps(0, 0, torch.arange(1000), 10, shift)
+    t = timesteps(0, 0, torch.arange(1000), 10, shift)
     assert t.min() >= 0 and t.max() <= 9
 
 

@@ -12,7 +12,7 @@ from dalle2_train.diffusion.objective import ObjectiveConfig
 from dalle2_train.errors import InputError
 from dalle2_train.networks.prior import Prior, PriorConfig
 from dalle2_train.networks.whitening import FLOOR
-from dalle2_train.training.draws import diffusion_draws, keep, shifted_timesteps
+from dalle2_train.training.draws import diffusion_draws, keep, timesteps
 from dalle2_train.training.optimizer import build_optimizer
 from dalle2_train.training.prior import (
     PriorModelConfig,
@@ -63,7 +63,7 @@ def test_the_objectives_shift_is_that_of_the_timesteps():
     module, batch = build(objective=ObjectiveConfig("sample", timestep_shift=8.0)), batch_of(8)
     seen = spy(module.network)
     module.compute_loss(batch, step=3)
-    assert torch.equal(seen[0][1], shifted_timesteps(7, 3, batch.index, 1000, 8.0))
+    assert torch.equal(seen[0][1], timesteps(7, 3, batch.index, 1000, 8.0))
 
 
 def test_first_loss_is_the_embeddings_variance():

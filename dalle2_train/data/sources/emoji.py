@@ -117,7 +117,8 @@ def split(emoji: Emoji, style: str) -> str:
 def quick(emojis: list[Emoji]) -> list[Emoji]:
     """The first names in hash order that suffice to train and judge in minutes.
 
-    Without what comes in skin tones, most people and hands: what tells them apart is finer than 16 pixels a side.
+    Without what comes in skin tones, most people and hands: what tells them apart is finer than the tiny decoder's
+    pixels.
     """
     toned = {base_name(emoji.name) for emoji in emojis if "skin_tone" in emoji.name}
     chosen: list[Emoji] = []
