@@ -47,7 +47,9 @@ class ObjectiveConfig:
         if self.max_weight is not None and self.max_weight <= 0:
             raise InputError(f"objective.max_weight {self.max_weight} must be positive, or null for no cap")
         if not 0 < self.timestep_shift < math.inf:
-            raise InputError(f"objective.timestep_shift {self.timestep_shift} must be positive and finite, 1 for none")
+            raise InputError(
+                f"objective.timestep_shift {self.timestep_shift} must be positive and finite, 1 for none"
+            )
         for name in ("vlb_weight", "variance_range_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"objective.{name} {getattr(self, name)} must not be negative")
