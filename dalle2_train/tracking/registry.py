@@ -75,7 +75,10 @@ def set_alias(name: str, alias: str, version: int, *, tracking_uri: str) -> None
 
 
 def by_alias(name: str, alias: str, *, tracking_uri: str) -> ModelVersion | None:
-    """What NAME@ALIAS points at, None where it points at nothing."""
+    """What NAME@ALIAS points at, None where it points at nothing. A database that is not there is not made."""
+    file = database_file(absolute_tracking_uri(tracking_uri))
+    if file is not None and not file.exists():
+        return None
     with _client(tracking_uri) as client:
         model = _registered(client, name)
         version = model.aliases.get(alias) if model else None

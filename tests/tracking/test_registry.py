@@ -78,3 +78,9 @@ def test_the_audit_keeps_order_and_all(tracking_uri: str) -> None:
         registry.append_audit("unclip", {"i": i}, tracking_uri=tracking_uri)
     assert registry.read_audit("unclip", tracking_uri=tracking_uri) == [{"i": i} for i in range(5)]
     assert registry.read_audit("nothing", tracking_uri=tracking_uri) == []
+
+
+def test_asking_makes_no_database(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "none.db"
+    assert registry.by_alias("faces", "champion", tracking_uri=f"sqlite:///{file}") is None
+    assert not file.parent.exists()
