@@ -68,7 +68,7 @@ def check_objective(config: ObjectiveConfig, zero_terminal_snr: bool) -> None:
 def shifted(t: Tensor, num_steps: int, alpha: float) -> Tensor:
     """`t` (…) in [0, T), T = `num_steps`, moved towards T where alpha is over 1: alpha·t / (1 + (alpha - 1)·t / T).
 
-    The form of the timestep shift of Esser et al. 2024 (eq. 23, for rectified flow), on the index of the timestep.
+    The form of the resolution-dependent shift of Esser et al. 2024 (for rectified flow), on the index of the timestep.
     """
     return alpha * t / (1 + (alpha - 1) * t / num_steps)
 
