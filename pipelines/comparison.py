@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from dalle2_train import storage
 from dalle2_train.data.sources.ingest import IngestResult, ingest
@@ -17,7 +17,7 @@ from dalle2_train.errors import EXIT_CODES, INTERRUPTED, exit_code
 from dalle2_train.evaluation import EvaluationConfig, EvaluationReport, verified_digest
 from dalle2_train.evaluation.output import read_report
 from dalle2_train.evaluation.side_by_side import side_by_side
-from dalle2_train.generation.config import GenerationConfig, PriorStageConfig
+from dalle2_train.generation.config import DecoderStageConfig, GenerationConfig, PriorStageConfig
 from dalle2_train.generation.drawing import Enlarged, open_text_to_image
 from dalle2_train.generation.text_to_image import TextToImage
 from dalle2_train.launch import TrainJob, train
@@ -32,6 +32,10 @@ from dalle2_train.workflow.train_within import Trained, train_within
 from pipelines.comparison_page import page
 from pipelines.quickstart import QUICKSTART
 
+FEW_STEPS = QUICKSTART.sampler.decoder
+# A decoder that knows less of its picture may need what FEW_STEPS goes without.
+GUIDED = DecoderStageConfig("ddim", 10, guidance_scale=2.0)
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -39,8 +43,8 @@ class Variant:
 
     networks: tuple[str, ...]
     """Their names in `Plan.networks`; the CLIP is every row's."""
-    image_embed: Literal["prior", "text", "none"] = "prior"
-    """What the decoder reads in place of an image embedding."""
+    decoder: DecoderStageConfig = FEW_STEPS
+    """How its decoder draws, and what that reads as an image embedding."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,17 @@ EMOJI = Plan(
     },
     variants={
         "direct baseline": Variant(("direct",)),
-        "decoder on text only": Variant(("text-decoder",), "none"),
-        "decoder, text embedding as the image's": Variant(("decoder",), "text"),
+        "decoder on text only": Variant(("text-decoder",), replace(FEW_STEPS, image_embed="none")),
+        "decoder on text only, guided": Variant(("text-decoder",), replace(GUIDED, image_embed="none")),
+        "decoder, text embedding as the image's": Variant(
+            ("decoder",), replace(FEW_STEPS, image_embed="text")
+        ),
+        "decoder, text embedding as the image's, guided": Variant(
+            ("decoder",), replace(GUIDED, image_embed="text")
+        ),
         "AR prior, decoder": Variant(("ar-prior", "decoder")),
         "diffusion prior, decoder": Variant(("prior", "decoder")),
+        "diffusion prior, decoder, guided": Variant(("prior", "decoder"), GUIDED),
         "diffusion prior, decoder, upsampler": Variant(("prior", "decoder", "upsampler")),
     },
     evaluation=EvaluationConfig(image_size=64),
@@ -154,16 +165,13 @@ def _open(plan: Plan, label: str, trained: Mapping[str, Trained]) -> TextToImage
 
 
 def _sampler(plan: Plan, variant: Variant) -> GenerationConfig:
-    """The quickstart's, of the stages that the variant has; an AR prior samples by its defaults."""
+    """The quickstart's, but for its decoder; a section whose stage the variant lacks has no effect."""
     families = {plan.networks[name][0].partition("/")[0] for name in variant.networks}
     if families == {"direct"}:
         return GenerationConfig()
-    sampler = QUICKSTART.sampler
-    return replace(
-        sampler,
-        prior=sampler.prior if "prior" in families else PriorStageConfig(),
-        decoder=replace(sampler.decoder, image_embed=variant.image_embed),
-    )
+    # What is set for a diffusion prior is refused beside an autoregressive one.
+    prior = QUICKSTART.sampler.prior if "prior" in families else PriorStageConfig()
+    return replace(QUICKSTART.sampler, prior=prior, decoder=variant.decoder)
 
 
 def _evaluate(

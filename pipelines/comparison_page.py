@@ -8,6 +8,7 @@ _PAGE = """# What each piece of unCLIP buys
 Written by `make comparison`, which trains every network on `{source}` for {minutes:.3g} CPU-minutes and judges every
 variant on the same pictures. Small pictures are enlarged bicubically where no upsampler is. All variants share the
 CLIP, and those with the same decoder its weights; a variant of several networks was trained for as many times as long.
+Decoders of minutes draw best in the fewest steps and without guidance; "guided" variants show what more of both does.
 The numbers: [comparison.json](results/comparison.json).
 
 ![Captions drawn by every variant, and the real pictures](images/comparison.png)
@@ -15,6 +16,9 @@ The numbers: [comparison.json](results/comparison.json).
 {table}
 ± is one standard error. The judge and its scores: [the science](science.md#evaluation).
 
+| variant | networks | decoder's DDIM steps | guidance | CPU seconds |
+| --- | --- | ---: | ---: | ---: |
+{variants}
 | network | recipe | parameters | steps | CPU seconds |
 | --- | --- | ---: | ---: | ---: |
 {networks}"""
@@ -28,5 +32,15 @@ def page(result: Mapping[str, Any], table: str) -> str:
         for name, one in result["networks"].items()
     )
     return _PAGE.format(
-        minutes=result["cpu_seconds"] / 60, source=result["source"], networks=networks, table=table
+        minutes=result["cpu_seconds"] / 60,
+        source=result["source"],
+        table=table,
+        variants="".join(_variant(label, one) for label, one in result["variants"].items()),
+        networks=networks,
     )
+
+
+def _variant(label: str, found: Mapping[str, Any]) -> str:
+    decoder = found["sampler"].get("decoder")
+    how = f"{decoder['num_steps']} | {decoder['guidance_scale']:g}" if decoder else "– | –"
+    return f"| {label} | {', '.join(found['networks'])} | {how} | {found['cpu_seconds']:,.0f} |\n"
