@@ -68,6 +68,21 @@ def test_the_papers_text_is_conditioned_on_and_dropped_as_it_says() -> None:
     assert decoder.objective.learned_variance and decoder.objective.prediction_type == "epsilon"
     assert decoder.network.attention == (False, True, True, True) and decoder.network.head_dim == 64
     assert {model_of(name).crop_fraction for name in TABLE if name.startswith("upsampler")} == {0.25}
+    first, second = (model_of(f"upsampler/{name}").degradation for name in ("paper-256", "paper-1024"))
+    assert (first.kind, first.sigma, second.kind) == ("gaussian_blur", 0.6, "bsr")
+
+
+def test_the_papers_clip_has_the_numbers_that_it_gives() -> None:
+    recipe = load_recipe("clip/paper")
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.sam_rho) == (3e-4, 0.1)
+    encoder = model_of("clip/paper").encoder
+    assert (encoder.vision_width, encoder.vision_depth, encoder.patch_size, encoder.image_size) == (
+        1280,
+        32,
+        16,
+        256,
+    )
+    assert (encoder.text_depth, encoder.embed_dim) == (24, 1024)
 
 
 def test_karlos_networks_and_drops_are_those_of_its_configs() -> None:

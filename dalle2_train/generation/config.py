@@ -62,7 +62,7 @@ class GuidedStageConfig(StageConfig):
     """A stage with classifier-free guidance."""
 
     guidance_scale: float = 4.0
-    """1: none, one forward a step instead of two; more: closer to the text, less varied."""
+    """1: none; else a step's forward is of twice the batch. More: closer to the text, less varied."""
     guidance_rescale: float = 0.0
     """0 … 1: how far guided predictions are scaled back to the unguided ones' standard deviation (Lin et al. 2023)."""
 
@@ -121,6 +121,7 @@ class ArPriorStageConfig:
 class DecoderStageConfig(GuidedStageConfig):
     """Image embedding → small picture."""
 
+    guidance_scale: float = 8.0
     image_embed: Literal["prior", "text", "none"] = "prior"
     """What is read as the image embedding, for every caption. prior: what the prior predicts. text: the caption's own
     text embedding, at the length of an image embedding (the paper's zero-shot ablation, §5.1). none: the learned null,

@@ -135,6 +135,39 @@ def test_ddim_with_eta_1_is_ddpm_with_the_posteriors_variance(
     assert (ddpm - ddim).abs().max() <= 1e-9 * ddpm.abs().max()
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        SamplerConfig(num_steps=7, variance="fixed_small", clip_sample_range=None),
+        SamplerConfig(num_steps=7, variance="fixed_large", clip_sample_range=None),
+        SamplerConfig("ddim", 7, 0.5, clip_sample_range=None),
+    ],
+    ids=lambda config: f"{config.name}-{config.variance}-{config.eta}",
+)
+def test_strided_steps_follow_their_equations(
+    config: SamplerConfig, cosine: NoiseSchedule, generator: torch.Generator
+) -> None:
+    """DDPM eq. 7 with the ᾱ of the timesteps that are visited, and DDIM eq. 12 and 16, in NumPy."""
+    shape = (2, 3, 4, 4)
+    x_T, *noises = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(8))
+    denoise, alpha_bar = some_denoiser(shape, False, torch.float64), cosine.alphas_cumprod.numpy()
+    visited, x = timesteps(1000, config.num_steps), x_T.numpy()
+    for i, (t, before) in enumerate(zip(visited, [*visited[1:], None], strict=True)):
+        eps = denoise(torch.from_numpy(x), torch.tensor([t, t])).numpy()
+        a, b = alpha_bar[t], 1.0 if before is None else alpha_bar[before]
+        x_0 = (x - np.sqrt(1 - a) * eps) / np.sqrt(a)
+        if config.name == "ddpm":
+            beta = 1 - a / b
+            mean = np.sqrt(b) * beta / (1 - a) * x_0 + np.sqrt(a / b) * (1 - b) / (1 - a) * x
+            variance = beta if config.variance == "fixed_large" else beta * (1 - b) / (1 - a)
+        else:
+            variance = config.eta**2 * (1 - b) / (1 - a) * (1 - a / b)
+            mean = np.sqrt(b) * x_0 + np.sqrt(1 - b - variance) * eps
+        x = mean + (0 if before is None else np.sqrt(variance)) * noises[i].numpy()
+    ours = sample(denoise, x_T, cosine, config, lambda i: noises[i]).numpy()
+    assert np.abs(ours - x).max() <= 1e-9 * np.abs(x).max()
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(
     ("prediction_type", "zero_terminal_snr"),

@@ -27,6 +27,12 @@ def test_linear_is_that_of_ddpm() -> None:
     np.testing.assert_allclose(schedule.alphas_cumprod, np.cumprod(1 - betas), rtol=1e-9)
 
 
+def test_linear_keeps_the_total_noise_at_another_number_of_steps() -> None:
+    short, long = (noise_schedule(ScheduleConfig("linear", steps)) for steps in (500, 1000))
+    np.testing.assert_allclose(short.betas, np.linspace(2e-4, 0.04, 500), rtol=1e-12)
+    np.testing.assert_allclose(short.alphas_cumprod[-1].log(), long.alphas_cumprod[-1].log(), rtol=0.02)
+
+
 @pytest.mark.parametrize("num_steps", [50, 1000])
 def test_cosine_equals_diffusers_float32_tables(num_steps: int) -> None:
     theirs = UnCLIPScheduler(num_train_timesteps=num_steps)

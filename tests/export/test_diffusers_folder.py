@@ -124,6 +124,16 @@ def test_a_folder_that_differs_is_refused_and_leaves_nothing(
             {"objective": ObjectiveConfig("v_prediction", learned_variance=True)},
             "decoder predicts",
         ),
+        (
+            "prior",
+            {"schedule": ScheduleConfig(zero_terminal_snr=True)},
+            "prior's noise schedule has zero_terminal_snr",
+        ),
+        (
+            "upsampler",
+            {"objective": ObjectiveConfig(learned_variance=True)},
+            "upsampler learned its variance",
+        ),
         ("decoder", {"attention": (False, False)}, "no attention at any level"),
         # 48 + 16 tokens before 8 × 8 pixels: diffusers then forgets to pad the mask.
         ("decoder", {"num_extra_tokens": 48}, "context length 16 with 48 extra tokens"),

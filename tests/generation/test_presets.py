@@ -1,6 +1,9 @@
 """The named ways of sampling: which is taken, and what may be changed on top."""
 
+import inspect
+
 import pytest
+from diffusers import UnCLIPPipeline
 
 from dalle2_train.errors import InputError
 from dalle2_train.generation.config import GenerationConfig
@@ -9,6 +12,19 @@ from dalle2_train.generation.presets import Defaults, generation_config, of_prof
 
 def test_karlos_are_the_defaults() -> None:
     assert generation_config({}) == generation_config({}, preset("karlo")) == GenerationConfig()
+
+
+def test_karlos_are_those_of_its_pipeline_in_diffusers() -> None:
+    theirs = {name: p.default for name, p in inspect.signature(UnCLIPPipeline.__call__).parameters.items()}
+    karlo = generation_config({}, preset("karlo"))
+    assert (karlo.prior.num_steps, karlo.decoder.num_steps, karlo.upsampler.num_steps) == (
+        theirs["prior_num_inference_steps"],
+        theirs["decoder_num_inference_steps"],
+        theirs["super_res_num_inference_steps"],
+    )
+    assert karlo.prior.guidance_scale == theirs["prior_guidance_scale"]
+    assert karlo.decoder.guidance_scale == theirs["decoder_guidance_scale"]
+    assert {karlo.prior.sampler, karlo.decoder.sampler, karlo.upsampler.sampler} == {"ddpm"}
 
 
 def test_the_papers_are_those_of_its_table() -> None:

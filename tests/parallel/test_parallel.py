@@ -84,6 +84,7 @@ def test_swapping_is_undone_even_after_an_error():
 
 def test_a_young_average_follows_quickly():
     assert warmed_up_decay(0.999, 0) == 0.1 and warmed_up_decay(0.999, 10**6) == 0.999
+    assert warmed_up_decay(0.999, 89) == pytest.approx(90 / 99)  # the 90th update
 
 
 def test_slow_bf16_is_warned_of_and_never_chosen(monkeypatch):

@@ -19,7 +19,7 @@ class SamplerConfig:
     dpm_solver: DPM-Solver++(2M) of Lu et al. 2022, deterministic. analytic_dpm: Bao et al. 2022, ancestral with the
     variance that is optimal for the steps taken."""
     num_steps: int = 25
-    """Number of steps, each one call of the network (two with guidance)."""
+    """Number of steps, each one call of the network."""
     eta: float = 0.0
     """ddim's noise: 0 is deterministic, 1 has the posterior's variance."""
     variance: VarianceName = "fixed_small"
