@@ -2,7 +2,8 @@
 
     python -m benchmarks.inversion MODEL… --data SHARDS [--pictures 16] [--steps 50,250] [--refinements 0,1,2]
 
-Prints one JSON object. The PSNR is of the decoder's pictures against the real ones of its size, in dB.
+The PSNR is of the decoder's pictures against the real ones of its size, in dB. Promised: 40 dB in the mean of the
+pictures, in the most steps.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from benchmarks.measure import Promise, circumstances
+from dalle2_train import storage
 from dalle2_train.config import build
 from dalle2_train.data.samples.collect import collect
 from dalle2_train.generation.config import GenerationConfig
@@ -26,9 +30,11 @@ from dalle2_train.generation.manipulations.pictures import Picture, to_signal
 from dalle2_train.generation.pixels import psnr
 from dalle2_train.generation.unclip import Unclip
 
+LEAST_DB = 40.0
 
-def main() -> None:
-    """Measures every combination of steps and refinements."""
+
+def main() -> int:
+    """Measures every combination of steps and refinements, and writes the JSON; 1 where the promise is not kept."""
     args = _parse()
     unclip = load_unclip(args.models, parts=("decoder",))
     pictures = open_pictures(unclip, args.data, args.split, args.pictures)
@@ -37,8 +43,26 @@ def main() -> None:
         for num_steps in args.steps
         for num_refinements in args.refinements
     ]
-    told = {"models": args.models, "data": args.data, "split": args.split, "num_pictures": len(pictures)}
-    print(json.dumps({**told, "runs": runs}, indent=1))
+    promises = [
+        Promise(
+            f"{run['num_steps']} steps, {run['num_refinements']} refinements",
+            run["psnr_db"]["mean"],
+            LEAST_DB,
+        )
+        for run in runs
+        if run["num_steps"] == max(args.steps)
+    ]
+    found = {
+        **circumstances("python -m benchmarks.inversion MODEL --data SHARDS"),
+        "digest": unclip.decoder.manifest.files["model.safetensors"].sha256,
+        "split": args.split,
+        "num_pictures": len(pictures),
+        "runs": runs,
+        "promises": {promise.name: promise.to_json() for promise in promises},
+    }
+    storage.publish_json(args.to, found)
+    print(json.dumps(found, indent=1))
+    return 0 if all(promise.kept for promise in promises) else 1
 
 
 def open_pictures(unclip: Unclip, data: str, split: str, count: int) -> list[Picture]:
@@ -86,6 +110,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a release, or a decoder")
     parser.add_argument("--data", required=True, metavar="URI", help="shards")
     parser.add_argument("--split", default="validation")
+    parser.add_argument("--to", default="docs/results/inversion.json", help="the JSON to be written")
     parser.add_argument("--pictures", type=int, default=16, metavar="N")
     parser.add_argument("--steps", type=numbers, default=[50, 250], metavar="N,N,…")
     parser.add_argument("--refinements", type=numbers, default=[0, 1, 2], metavar="N,N,…")
@@ -93,4 +118,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,6 +17,7 @@ from dalle2_train.recipes import list_recipes, recipe_path
 
 DOCS = Path(__file__).parents[2] / "docs" / "recipes.md"
 SIZED = [name for name in list_recipes() if re.search(r"/(base|karlo|paper)", name)]
+UNITS = {"B": 1e9, "M": 1e6}
 
 
 @cache
@@ -28,7 +29,7 @@ def numbers(text: str) -> list[int]:
     return [int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\d", text)]
 
 
-@pytest.mark.parametrize("name", SIZED)
+@pytest.mark.parametrize("name", list_recipes())
 def test_a_header_prints_the_counts_of_the_network(name: str) -> None:
     header = re.search(r"^# Parameters: (.*?)\.", recipe_path(name).read_text(), re.MULTILINE)
     assert header is not None, "no line of parameters"
@@ -43,6 +44,22 @@ def test_the_docs_print_the_counts_and_whose_variant_it_is(name: str) -> None:
     assert profile == load_recipe(name).profile
     assert numbers(total) == [found.total]
     assert numbers(without) == ([found.total - found.text_encoder] if found.text_encoder else [])
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_the_docs_compare_with_the_source_and_explain_what_is_far_off(name: str) -> None:
+    text = DOCS.read_text()
+    row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+    source = row.strip("|").split("|")[4].strip().replace("−", "-")
+    if source == "–":
+        return
+    found, (size, unit) = counted(name), re.match(r"([\d.]+)([BM])", source).groups()
+    counts = [found.total, found.total - found.text_encoder] if found.text_encoder else [found.total]
+    gaps = [round(100 * (count / (float(size) * UNITS[unit]) - 1)) for count in counts]
+    assert [int(gap) for gap in re.findall(r"([+-]?\d+) %", source)] == gaps
+    explained = "\n".join(line for line in text.splitlines() if line.startswith(("- **", "- The **", "  ")))
+    for number, gap in zip(counts, gaps, strict=True):
+        assert abs(gap) <= 10 or f"{number / 1e9:.2f}B" in explained, f"{number:,} is {gap} % off"
 
 
 def count(network: nn.Module) -> int:
