@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.measure import Promise, circumstances
 from dalle2_train import storage
+from dalle2_train.checkpoints import weights_digest
 from dalle2_train.config import build
 from dalle2_train.data.samples.collect import collect
 from dalle2_train.generation.config import GenerationConfig
@@ -54,7 +55,7 @@ def main() -> int:
     ]
     found = {
         **circumstances("python -m benchmarks.inversion MODEL --data SHARDS"),
-        "digest": unclip.decoder.manifest.files["model.safetensors"].sha256,
+        "decoder": weights_digest(unclip.decoder.manifest),
         "split": args.split,
         "num_pictures": len(pictures),
         "runs": runs,
