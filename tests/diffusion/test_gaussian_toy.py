@@ -6,6 +6,7 @@ is affine in its noises, and the mean and variance of that are exact sums: nothi
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -128,17 +129,24 @@ SAMPLERS = {
 
 
 @pytest.mark.parametrize("zero_terminal_snr", [False, True])
+@pytest.mark.parametrize(("schedule_name", "most"), [("cosine", 0.04), ("linear", 0.08)])
 @pytest.mark.parametrize("name", list(SAMPLERS))
-def test_mean_and_variance_are_reached_as_steps_grow(name: str, zero_terminal_snr: bool) -> None:
-    schedule = noise_schedule(ScheduleConfig("cosine", zero_terminal_snr=zero_terminal_snr))
+def test_mean_and_variance_are_reached_as_steps_grow(
+    name: str, schedule_name: Literal["cosine", "linear"], most: float, zero_terminal_snr: bool
+) -> None:
+    """To a share of each coordinate's own variance, the narrow one's too."""
+    schedule = noise_schedule(ScheduleConfig(schedule_name, zero_terminal_snr=zero_terminal_snr))
     kind: PredictionType = "v_prediction" if zero_terminal_snr else "epsilon"
     denoise, known = gaussian_denoiser(schedule, kind), known_x_0_variance(schedule, STD)
     errors = []
     for num_steps in (20, 100, 1000):
         config = replace(SAMPLERS[name], num_steps=num_steps, clip_sample_range=None, prediction_type=kind)
-        errors.append(error(mean_and_variance(denoise, schedule, config, known)))
+        mean, variance = mean_and_variance(denoise, schedule, config, known)
+        errors.append(
+            max(((mean - MEAN) / STD).abs().max().item(), (variance / STD**2 - 1).abs().max().item())
+        )
     assert errors[0] > errors[1] > errors[2], errors
-    assert errors[2] < 8e-3, errors
+    assert errors[2] < most, errors
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
