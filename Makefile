@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed-$(notdir $(CONSTRAINTS))
 CODE := dalle2_train tests $(wildcard benchmarks pipelines)
 
 .PHONY: help setup lint format types imports test test-system system-deps quickstart emoji comparison bench-data bench-samplers \
-	bench-upsamplers ui clean
+	bench-inversion bench-upsamplers ui clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,9 @@ bench-data: setup  ## samples a second beside webdataset's, on an idle machine: 
 
 bench-samplers: setup  ## KID by the decoder's sampler and steps, of RELEASE on DATA: docs/results/sampler_steps.json
 	$(BIN)/python -m benchmarks.sampler_steps $(RELEASE) --data $(DATA) $(BENCH)
+
+bench-inversion: setup  ## how well RELEASE's decoder gives pictures of DATA back: docs/results/inversion.json
+	$(BIN)/python -m benchmarks.inversion $(RELEASE) --data $(DATA) $(BENCH)
 
 bench-upsamplers: setup  ## both upsamplers against bicubic on held-out emoji, trained first: docs/results/upsamplers.json
 	$(BIN)/python -m benchmarks.upsamplers

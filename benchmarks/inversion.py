@@ -3,7 +3,7 @@
     python -m benchmarks.inversion MODEL… --data SHARDS [--pictures 16] [--steps 50,250] [--refinements 0,1,2]
 
 The PSNR is of the decoder's pictures against the real ones of its size, in dB. Promised: 40 dB in the mean of the
-pictures, in the most steps.
+pictures, in the most steps, with and without refinement.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from dalle2_train.generation.manipulations.latents import InversionConfig, find_
 from dalle2_train.generation.manipulations.pictures import Picture, to_signal
 from dalle2_train.generation.pixels import psnr
 from dalle2_train.generation.unclip import Unclip
+from dalle2_train.workflow.questions import data_digest
 
 LEAST_DB = 40.0
 
@@ -54,7 +55,8 @@ def main() -> int:
         if run["num_steps"] == max(args.steps)
     ]
     found = {
-        **circumstances("python -m benchmarks.inversion MODEL --data SHARDS"),
+        **circumstances("make bench-inversion RELEASE=… DATA=…"),
+        "data": data_digest(args.data),
         "decoder": weights_digest(unclip.decoder.manifest),
         "split": args.split,
         "num_pictures": len(pictures),

@@ -64,6 +64,8 @@ class Plan:
     """Of each network."""
     threads: int = 2
     """Of a training."""
+    measured: str = ""
+    """Where and when, for the page."""
 
 
 EMOJI = Plan(
@@ -229,7 +231,12 @@ def _result(
             "cpu_seconds": round(sum(trained[name].cpu_seconds for name in plan.variants[label].networks), 1),
             **{key: found[key] for key in ("sampler", "counts", "judge", "clip", "prior")},
         }
-    asked = {"source": plan.source, "cpu_seconds": plan.cpu_seconds, "threads": plan.threads}
+    asked = {
+        "source": plan.source,
+        "cpu_seconds": plan.cpu_seconds,
+        "threads": plan.threads,
+        "measured": plan.measured,
+    }
     return {**asked, "networks": networks, "variants": variants}
 
 
@@ -245,9 +252,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", default="comparison", help="where everything goes (default: %(default)s)")
     parser.add_argument("--cpu-minutes", type=float, default=EMOJI.cpu_seconds / 60, help="of each network")
     parser.add_argument("--threads", type=int, default=EMOJI.threads, help="of a training")
+    parser.add_argument("--measured", default="", help="machine and date, to be told on the page")
     parser.add_argument("--docs", help="a folder of documents to copy table, numbers and pictures to")
     args = parser.parse_args(argv)
-    plan = replace(EMOJI, cpu_seconds=60 * args.cpu_minutes, threads=args.threads)
+    plan = replace(EMOJI, cpu_seconds=60 * args.cpu_minutes, threads=args.threads, measured=args.measured)
     try:
         run(plan, args.folder)
     except tuple(EXIT_CODES) as error:

@@ -5,10 +5,11 @@ from typing import Any
 
 _PAGE = """# What each piece of unCLIP buys
 
-Written by `make comparison`, which trains every network on `{source}` for {minutes:.3g} CPU-minutes and judges every
-variant on the same pictures. Small pictures are enlarged bicubically where no upsampler is. All variants share the
-CLIP, and those with the same decoder its weights; a variant of several networks was trained for as many times as long.
-Decoders of minutes draw best in the fewest steps and without guidance; "guided" variants show what more of both does.
+Written by `make comparison`, which trains every network on `{source}` for about {minutes:.3g} CPU-minutes and judges
+every variant on the same pictures{measured}. Small pictures are enlarged bicubically where no upsampler is. All variants
+share the CLIP, and those with the same decoder its weights; a variant of several networks was trained for as many times
+as long.
+Decoders draw as the quickstart's does; those of "guided" variants take more steps, with guidance.
 The numbers: [comparison.json](results/comparison.json).
 
 ![Captions drawn by every variant, and the real pictures](images/comparison.png)
@@ -26,6 +27,7 @@ The numbers: [comparison.json](results/comparison.json).
 
 def page(result: Mapping[str, Any], table: str) -> str:
     """Markdown. result: what comparison.json says; table: that of `side_by_side`."""
+    measured = f" ({result['measured']})" if result["measured"] else ""
     networks = "".join(
         f"| {name} | `{' '.join(one['recipe'])}` | {one['num_parameters']:,} | {one['num_steps']:,} | "
         f"{one['cpu_seconds']:,.0f} |\n"
@@ -34,6 +36,7 @@ def page(result: Mapping[str, Any], table: str) -> str:
     return _PAGE.format(
         minutes=result["cpu_seconds"] / 60,
         source=result["source"],
+        measured=measured,
         table=table,
         variants="".join(_variant(label, one) for label, one in result["variants"].items()),
         networks=networks,

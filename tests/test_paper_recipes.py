@@ -68,6 +68,9 @@ def test_the_papers_text_is_conditioned_on_and_dropped_as_it_says() -> None:
     assert decoder.objective.learned_variance and decoder.objective.prediction_type == "epsilon"
     assert decoder.network.attention == (False, True, True, True) and decoder.network.head_dim == 64
     assert {model_of(name).crop_fraction for name in TABLE if name.startswith("upsampler")} == {0.25}
+
+
+def test_the_papers_upsamplers_learn_from_what_it_says() -> None:
     first, second = (model_of(f"upsampler/{name}").degradation for name in ("paper-256", "paper-1024"))
     assert (first.kind, first.sigma, second.kind) == ("gaussian_blur", 0.6, "bsr")
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 
 from dalle2_train import storage
-from dalle2_train.checkpoints import open_model
 from dalle2_train.data.stream.summary import summarize
 from dalle2_train.errors import InputError
 from dalle2_train.launch import TrainJob, train
+from dalle2_train.planning.parameters import count_parameters
 from dalle2_train.workflow.budget import Calibration, CpuMeter, calibrate
 from dalle2_train.workflow.questions import data_digest
 from dalle2_train.workflow.stages import Workflow
@@ -54,8 +54,8 @@ def train_within(flow: Workflow, job: TrainJob, cpu_seconds: float) -> Trained:
 def _train(flow: Workflow, job: TrainJob) -> Trained:
     with CpuMeter(storage.join(flow.folder, "cpu", f"{job.name}.json")) as meter:
         done = train(job)
-    manifest, weights = open_model(done.model)
-    return Trained(done.model, manifest.step, sum(w.numel() for w in weights.values()), meter.seconds)
+    num_parameters = count_parameters(job.recipe.model).total
+    return Trained(done.model, done.step, num_parameters, meter.seconds)
 
 
 def _calibrate(job: TrainJob, cpu_seconds: float) -> Calibration:

@@ -18,6 +18,16 @@ from dalle2_train.recipes import list_recipes, recipe_path
 DOCS = Path(__file__).parents[2] / "docs" / "recipes.md"
 SIZED = [name for name in list_recipes() if re.search(r"/(base|karlo|paper)", name)]
 UNITS = {"B": 1e9, "M": 1e6}
+UNSAID = (
+    "clip/base",
+    "clip/paper",
+    "prior/base",
+    "ar_prior/base",
+    "decoder/base",
+    "upsampler/base",
+    "upsampler/base-1024",
+)
+"""Recipes of whose size no source speaks."""
 
 
 @cache
@@ -51,7 +61,8 @@ def test_the_docs_compare_with_the_source_and_explain_what_is_far_off(name: str)
     text = DOCS.read_text()
     row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
     source = row.strip("|").split("|")[4].strip().replace("−", "-")
-    if source == "–":
+    if name in UNSAID:
+        assert source == "–"
         return
     found, (size, unit) = counted(name), re.match(r"([\d.]+)([BM])", source).groups()
     counts = [found.total, found.total - found.text_encoder] if found.text_encoder else [found.total]

@@ -69,7 +69,6 @@ def test_embeddings_that_know_nothing_lose_ln_n():
     ("world_size", "shard"),
     [
         (2, 2),
-        pytest.param(1, 1, marks=pytest.mark.system),
         pytest.param(2, 1, marks=pytest.mark.system),
         pytest.param(4, 4, marks=pytest.mark.system),
         pytest.param(4, 2, marks=pytest.mark.system),

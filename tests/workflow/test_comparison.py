@@ -90,9 +90,11 @@ def test_killed_it_goes_on_and_ends_with_every_row(tmp_path):
         )
     table = (tmp_path / "whole" / "comparison.md").read_text()
     assert all(f"| {label} |" in table for label in EMOJI.variants)
+    assert "| diffusion prior, decoder, guided | prior, decoder | 10 | 2 |" in table
+    assert "| decoder on text only | text-decoder | 2 | 1 |" in table
     assert str(tmp_path / "whole") not in (tmp_path / "whole" / "comparison.json").read_text()
     with Image.open(tmp_path / "whole" / "comparison.png") as picture:
-        assert picture.height > 7 * 32 and picture.width > 6 * 32
+        assert picture.height > 10 * 32 and picture.width > 6 * 32
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "whole" / "runs").rglob("*")}
     assert run(plan, str(tmp_path / "whole")) == whole
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "whole" / "runs").rglob("*")}
