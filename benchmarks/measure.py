@@ -58,10 +58,14 @@ class Promise:
 
 
 def alternate(contenders: Mapping[str, Callable[[], float]], unit: str, rounds: int) -> dict[str, Measured]:
-    """Every contender once a round, so that a machine that becomes slower does so for all. They return `unit`s."""
+    """Every contender once a round, so that a machine that becomes slower does so for all. They return `unit`s.
+
+    Every other round goes backwards: who comes after its like finds warm what the other had to warm up.
+    """
     runs: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
-        for name, run in contenders.items():
+        order = list(contenders.items())
+        for name, run in order if number % 2 == 0 else reversed(order):
             runs[name].append(run())
             print(f"round {number + 1}/{rounds}  {name}: {runs[name][-1]:.4g} {unit}", file=sys.stderr)
     return {name: Measured(unit, tuple(found)) for name, found in runs.items()}

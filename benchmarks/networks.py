@@ -141,7 +141,7 @@ def _arguments() -> argparse.Namespace:
         "--folder", default=f"{tempfile.gettempdir()}/dalle2-train-bench", help="keeps what was compiled"
     )
     parser.add_argument("--to", default="docs/results/networks.json", help="the JSON to be written")
-    parser.add_argument("--rounds", type=_rounds, default=7, help="5 at least: medians count")
+    parser.add_argument("--rounds", type=_rounds, default=8, help="5 at least: medians count")
     parser.add_argument("--eager", action="store_true", help="compile nothing: a look that takes a minute")
     return parser.parse_args()
 

@@ -82,9 +82,7 @@ def run(args: argparse.Namespace) -> int:
     points = [
         Point(n, s, seed) for seed in range(args.seeds) for s in sorted(args.steps) for n in args.samplers
     ]
-    rows = Rows(
-        args.to, _question(args, bench), circumstances(f"python -m benchmarks.sampler_steps {args.model} …")
-    )
+    rows = Rows(args.to, _question(args, bench), circumstances("make bench-samplers RELEASE=… DATA=…"))
     asked = [point for point in points if point not in rows]
     with on_a_line("samplers") as line:
         done, total = 0, sum(point.num_steps for point in asked) * _num_batches(bench)

@@ -59,12 +59,16 @@ class _Attention(nn.Module):
 class SelfAttention(_Attention):
     """Tokens look at one another."""
 
-    def forward(self, tokens: Tensor, bias: Tensor | None, seen: KeyValues | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, bias: Tensor | None, seen: KeyValues | None = None, num_out: int | None = None
+    ) -> Tensor:
         """`tokens` (B, N, D); `bias` broadcastable to (B, heads, N, N), added to the scores. Returns (B, N, D).
 
-        With `seen` the tokens follow those that it knows, which they look at too: the bias has a column for each.
+        With `seen` the tokens follow those that it knows, which they look at too: the bias has a column for each. With
+        `num_out` only so many of the last tokens look, and come out; the bias has their rows.
         """
-        return self.attend(tokens, tokens, bias, seen)
+        looking = tokens if num_out is None else tokens[:, -num_out:]
+        return self.attend(looking, tokens, bias, seen)
 
 
 class CrossAttention(_Attention):

@@ -112,9 +112,12 @@ class Prior(nn.Module):
         tokens = tokens + self.positional_embedding.to(tokens.dtype)
         visible = F.pad(text_mask, (0, NUM_ADDED_TOKENS), value=True)  # (B, N)
         bias = visibility_bias(visible, tokens.dtype)[:, None, None, :] + self.causal_bias  # (B, 1, N, N)
-        for block in self.transformer_blocks:
+        *earlier, last = self.transformer_blocks
+        for block in earlier:
             tokens = block(tokens, bias)  # (B, N, D)
-        return self.proj_to_clip_embeddings(self.norm_out(tokens[:, -1]))  # (B, E)
+        # Nobody reads what the last block makes of the others.
+        query = last(tokens, bias[..., -1:, :], num_out=1)  # (B, 1, D)
+        return self.proj_to_clip_embeddings(self.norm_out(query[:, 0]))  # (B, E)
 
 
 def diffusers_config(config: PriorConfig) -> dict[str, Any]:

@@ -21,13 +21,16 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width, dropout)
 
-    def forward(self, tokens: Tensor, bias: Tensor | None, seen: KeyValues | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, bias: Tensor | None, seen: KeyValues | None = None, num_out: int | None = None
+    ) -> Tensor:
         """`tokens` (B, N, D); `bias` broadcastable to (B, heads, N, N), added to the scores. Returns (B, N, D).
 
-        `seen`: as in `SelfAttention`.
+        `seen`, `num_out`: as in `SelfAttention`; with the latter (B, num_out, D) come out.
         """
-        tokens = tokens + self.attn1(self.norm1(tokens), bias, seen)  # (B, N, D)
-        return tokens + self.ff(self.norm3(tokens))  # (B, N, D)
+        looked = self.attn1(self.norm1(tokens), bias, seen, num_out)
+        tokens = (tokens if num_out is None else tokens[:, -num_out:]) + looked
+        return tokens + self.ff(self.norm3(tokens))
 
 
 class CrossAttentionBlock(nn.Module):
