@@ -103,7 +103,8 @@ def _pictures(folder: Path, eager: bool) -> dict[str, Callable[[], float]]:
     for part in (unclip.prior, unclip.decoder):
         # What sampling calls at every step, the text being read once.
         if part is not None and not eager:
-            part.network.predict = torch.compile(part.network.predict)
+            network: Any = part.network
+            network.predict = torch.compile(network.predict)
     _prepare([pipeline.prior, pipeline.decoder, pipeline.text_proj], eager)
     _prepare([pipeline.super_res_first, pipeline.super_res_last], eager)
     return {f"pictures, {side}": partial(pictures.seconds, draw) for side, draw in draws.items()}
