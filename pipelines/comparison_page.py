@@ -6,9 +6,9 @@ from typing import Any
 _PAGE = """# What each piece of unCLIP buys
 
 Written by `make comparison`, which trains every network on `{source}` for about {minutes:.3g} CPU-minutes and judges
-every variant on the same pictures{measured}. Small pictures are enlarged bicubically where no upsampler is. All variants
-share the CLIP, and those with the same decoder its weights; a variant of several networks was trained for as many times
-as long.
+every variant on the same pictures{measured}. Small pictures are enlarged bicubically where no upsampler is. All
+variants share the CLIP, and those with the same decoder its weights; a variant of several networks was trained for as
+many times as long.
 Decoders draw as the quickstart's does; those of "guided" variants take more steps, with guidance.
 The numbers: [comparison.json](results/comparison.json).
 
