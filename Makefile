@@ -51,7 +51,7 @@ quickstart: setup  ## train all four models on emoji and sample pictures: quicks
 emoji: setup  ## the longer training on all emoji: emoji/
 	$(BIN)/python -m pipelines.emoji
 
-comparison: setup  ## what each piece of unCLIP buys, at equal CPU time: comparison/, docs/comparison.md
+comparison: setup  ## what each piece of unCLIP buys, of networks trained for equal CPU time: comparison/, docs/comparison.md
 	$(BIN)/python -m pipelines.comparison --docs docs
 
 bench-data: setup  ## samples a second beside webdataset's, on an idle machine: docs/results/data.json
