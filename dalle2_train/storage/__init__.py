@@ -17,6 +17,7 @@ from dalle2_train.storage.reading import (
     sha256_file,
 )
 from dalle2_train.storage.retry import MissingError, RefusedAccessError, UnreachableError
+from dalle2_train.storage.scratch import Scratch
 from dalle2_train.storage.staging import local_staging
 from dalle2_train.storage.writing import (
     check_could_write,
@@ -31,6 +32,7 @@ from dalle2_train.storage.writing import (
 __all__ = [
     "MissingError",
     "RefusedAccessError",
+    "Scratch",
     "Stat",
     "UnreachableError",
     "absolute",

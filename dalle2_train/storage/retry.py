@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from dalle2_train.errors import InputError
 
-RETRY_SECONDS = 180.0
+RETRY_SECONDS = 120.0
 """The budget: storage that fails for longer fails the run. Deadlines of a step must be longer."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _SECONDS_BETWEEN_LINES = 5.0

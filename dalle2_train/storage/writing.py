@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,14 +84,17 @@ def remove(uri: str) -> None:
         return
 
 
-def sweep(uri: str) -> None:
-    """Removes what killed processes were writing under `uri`; nothing else may write there meanwhile.
+def sweep(uri: str, min_age_seconds: float = 0.0) -> None:
+    """Removes what killed processes were writing under `uri`, if it has not been touched for so long.
 
-    An object store keeps nothing of an upload that did not end.
+    Without a least age nothing else may write there meanwhile. An object store shows nothing of an upload that did not
+    end.
     """
     folder = local_path(uri)
     for left in sorted(folder.rglob(f"{TEMPORARY}*")) if folder is not None else ():
-        remove(str(left))
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime >= min_age_seconds:
+                remove(str(left))
 
 
 def check_writable(uri: str) -> None:
@@ -102,8 +107,9 @@ def check_writable(uri: str) -> None:
     except UnreachableError:
         raise
     except Exception as error:  # every file system has its own kinds of refusal
+        reason = getattr(error.__cause__, "strerror", None) or error
         raise InputError(
-            f"{uri}: cannot be written ({error}); give a folder that you may write to"
+            f"{uri}: cannot be written ({reason}); give a folder that you may write to"
         ) from error
     if not whole:
         raise InputError(f"{uri}: what was written could not be read back; give other storage")

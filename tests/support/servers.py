@@ -176,16 +176,16 @@ def flaky_proxy(upstream: str, faults: Faults) -> Iterator[str]:
 
 
 @contextmanager
-def object_store() -> Iterator[str]:
+def object_store(address: str = "127.0.0.1") -> Iterator[str]:
     """An empty S3 in a process of its own; yields its URL."""
     # s3fs keeps its instances for the life of a process, each with the endpoint that was told when it was made.
     S3FileSystem.clear_instance_cache()
-    command = [sys.executable, str(Path(__file__).with_name("store_child.py"))]
+    command = [sys.executable, str(Path(__file__).with_name("store_child.py")), address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             port = process.stdout.readline().strip()
             assert port, f"the object store ended with {process.wait()} before it listened"
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://{address}:{port}"
         finally:
             process.kill()
