@@ -51,7 +51,7 @@ def consolidate(
             for name, path in zip(names, paths, strict=True)
         }
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    released = replace(manifest, files=files, order=None, created=created)
+    released = replace(manifest, files=files, order=None, loss=None, created=created)
     publish_manifest(to, released)
     return released
 

@@ -19,11 +19,33 @@ def model_uri(run_uri: str) -> str:
 
 
 def progress_uri(run_uri: str) -> str:
+    """How far the run is, as it last said."""
     return storage.join(run_uri, "progress.json")
 
 
+def lease_uri(run_uri: str) -> str:
+    """Who trains the run."""
+    return storage.join(run_uri, "lease.json")
+
+
+def goodput_uri(run_uri: str) -> str:
+    """Where the wall time of all attempts went."""
+    return storage.join(run_uri, "goodput.json")
+
+
+def left_out_uri(run_uri: str) -> str:
+    """The steps whose batches a rewound run leaves out, and why."""
+    return storage.join(run_uri, "data", "left_out.json")
+
+
 def losses_uri(run_uri: str) -> str:
+    """A line for each step of the history."""
     return storage.join(run_uri, "losses.jsonl")
+
+
+def metrics_uri(run_uri: str) -> str:
+    """What the tracking server is sent, or was."""
+    return storage.join(run_uri, "metrics.jsonl")
 
 
 def faults_uri(run_uri: str) -> str:

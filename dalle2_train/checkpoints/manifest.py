@@ -12,10 +12,11 @@ from typing import Any
 from dalle2_train import config, storage
 from dalle2_train.errors import InputError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """2: `model_digest` is of image_embed_norm too. A manifest of format 1 keeps the digest that reports and registries
-have of it."""
+have of it. 3: a checkpoint says its loss, and a manifest its own digest."""
 MANIFEST_NAME = "manifest.json"
+_SELF = "sha256"
 LAST = "last"
 """In an upsampler's folder, the model folder of the network of its last step, where that is another one."""
 
@@ -77,6 +78,8 @@ class ModelManifest:
     """`weights_digest` of the model whose weights the run began with."""
     step: int = 0
     """Updates done."""
+    loss: float | None = None
+    """Mean over the steps since the checkpoint before; None in a model folder, and in a checkpoint of format 2."""
     world_size: int = 1
     order: dict[str, Any] | None = None
     """Where the data stream stands, merged over ranks."""
@@ -117,19 +120,33 @@ def _digest(manifest: ModelManifest, names: list[str], **more: Any) -> str:
 
 def publish_manifest(folder: str, manifest: ModelManifest) -> None:
     """Make the folder count as whole. Everything the manifest names is already there."""
-    storage.publish_json(storage.join(folder, MANIFEST_NAME), asdict(manifest))
+    storage.publish_bytes(storage.join(folder, MANIFEST_NAME), _text(asdict(manifest)))
+
+
+def _text(plain: Mapping[str, Any]) -> bytes:
+    """The only text that says `plain`, its own digest with it: a byte of it that changes is found out."""
+    inside = {name: value for name, value in plain.items() if name != _SELF}
+    digest = hashlib.sha256(json.dumps(inside).encode()).hexdigest()
+    return (json.dumps({**inside, _SELF: digest}, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_manifest(folder: str) -> ModelManifest:
     """Raises InputError where there is none, where it is damaged, or where it is of a newer format."""
     uri = storage.join(folder, MANIFEST_NAME)
-    found = storage.read_json(uri)
+    text = storage.read_bytes(uri)
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{uri}: damaged, no JSON any more ({error}); take an older checkpoint") from error
     if not isinstance(found, Mapping) or not isinstance(found.get("format_version"), int):
         raise InputError(f"{uri}: not a model's manifest; give a run, a checkpoint or a model folder")
     if found["format_version"] > FORMAT_VERSION:
         raise InputError(f"{uri}: format {found['format_version']}, but this version reads up to {FORMAT_VERSION}; "
                          "upgrade dalle2-train")  # fmt: skip
-    return config.build(ModelManifest, found, where=uri)
+    if (found["format_version"] >= 3 or _SELF in found) and _text(found) != text:
+        raise InputError(f"{uri}: damaged, it is not what was written; take an older checkpoint")
+    told = {name: value for name, value in found.items() if name != _SELF}
+    return config.build(ModelManifest, told, where=uri)
 
 
 def has_manifest(folder: str) -> bool:

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dalle2_train import storage
-from dalle2_train.checkpoints.layout import committed_steps, model_uri, progress_uri, stop_uri
+from dalle2_train.checkpoints.layout import (
+    committed_steps,
+    goodput_uri,
+    lease_uri,
+    model_uri,
+    progress_uri,
+    stop_uri,
+)
 from dalle2_train.checkpoints.manifest import has_manifest
 from dalle2_train.errors import InputError
 
@@ -23,10 +30,14 @@ class RunStatus:
     seconds_left: float | None
     updated: float
     """Seconds since 1970."""
+    is_trained: bool
+    """Does a process hold its lease? It may be between two attempts, and say preempted or failed."""
     checkpoint: int | None
     """Step of the newest committed checkpoint."""
     model: str | None
     """Folder of the released weights, once there are any."""
+    time: dict[str, float] | None
+    """Where its wall time went, in seconds, and `goodput`, the share in steps that are in its history."""
 
 
 def list_runs(storage_uri: str, name: str | None = None) -> list[RunStatus]:
@@ -43,7 +54,7 @@ def list_runs(storage_uri: str, name: str | None = None) -> list[RunStatus]:
 def request_stop(storage_uri: str, name: str) -> None:
     """Ask a running training to write a checkpoint after its step and stop. Raises InputError where there is none."""
     status = _status(storage_uri, name)
-    if status.status != "running":
+    if not status.is_trained:
         raise InputError(f"{name} is {status.status}, not running; there is nothing to stop")
     storage.publish_bytes(stop_uri(storage.join(storage_uri, name)), b"")
 
@@ -64,6 +75,15 @@ def _status(storage_uri: str, name: str) -> RunStatus:
         loss=said["loss"],
         seconds_left=said["seconds_left"],
         updated=said["updated"],
+        is_trained=said["status"] == "running" or storage.exists(lease_uri(run_uri)),
         checkpoint=steps[-1] if steps else None,
         model=model_uri(run_uri) if has_manifest(model_uri(run_uri)) else None,
+        time=_time(run_uri),
     )
+
+
+def _time(run_uri: str) -> dict[str, float] | None:
+    uri = goodput_uri(run_uri)
+    if not storage.exists(uri):
+        return None
+    return {name: value for name, value in storage.read_json(uri).items() if isinstance(value, int | float)}

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dalle2_train import storage
-from dalle2_train.checkpoints import ModelManifest, consolidate, model_digest, open_model
+from dalle2_train.checkpoints import ModelManifest, consolidate, model_digest, open_model, retention
 from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, model_uri, started_steps
 from dalle2_train.checkpoints.load import load_into, newest_whole
 from dalle2_train.checkpoints.manifest import find_faults, read_manifest
-from dalle2_train.checkpoints.save import save
+from dalle2_train.checkpoints.retention import Keep
+from dalle2_train.checkpoints.save import Guard, Snapshot, save
 from dalle2_train.checkpoints.state import restore_optimizer, state_of
 from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.launch.local import one_rank_strategy
@@ -50,9 +52,17 @@ class Trained:
             self.optimizer.zero_grad()
         self.averages = {name: p.detach() + 1 for name, p in self.network.named_parameters()}
 
-    def save(self, run: str, step: int, keep: int = 2) -> str:
+    def save(
+        self,
+        run: str,
+        step: int,
+        keep: Keep = Keep(2),  # noqa: B008 - it is frozen
+        loss: float | None = None,
+        guard: Guard = Guard(),  # noqa: B008 - likewise
+    ) -> str:
         state = state_of(self.network, self.averages, self.optimizer)
-        return save(run, state, replace(MANIFEST, step=step), {"words.txt": b"a b"}, keep)
+        manifest = replace(MANIFEST, step=step, loss=loss)
+        return save(run, Snapshot(state, manifest, {"words.txt": b"a b"}), keep, guard)
 
 
 def test_everything_comes_back(run):
@@ -81,14 +91,61 @@ def test_the_last_ones_are_kept(run):
     assert started_steps(run) == committed_steps(run) == [3, 4]
 
 
+def test_the_best_ones_are_kept_beside_the_newest(run):
+    trained = Trained()
+    for step, loss in enumerate((0.5, 0.1, 0.4, 0.3, None, 0.6), 1):
+        trained.save(run, step, Keep(1, 2), loss)
+    assert committed_steps(run) == [2, 4, 6]
+
+
 def test_damaged_ones_that_were_passed_over_take_no_place(run):
     trained = Trained()
     for step in (1, 4, 5):
-        trained.save(run, step, keep=3)
+        trained.save(run, step, Keep(3))
     for step in (4, 5):
         storage.publish_bytes(storage.join(checkpoint_uri(run, step), "__0_0.distcp"), b"damaged")
-    trained.save(run, 2, keep=2)  # the run went on from step 1
+    keep = Keep(2, damaged=frozenset({4, 5}))
+    trained.save(run, 2, keep)  # the run went on from step 1
     assert committed_steps(run) == [1, 2, 4, 5] and newest_whole(run)[1].step == 2
+    trained.save(run, 6, keep)
+    assert committed_steps(run) == [2, 6]
+    trained.save(run, 7, keep)
+    assert committed_steps(run) == [6, 7]
+
+
+def test_who_does_not_own_the_run_any_more_changes_nothing(run):
+    trained, asked = Trained(), []
+
+    def owner_until(number: int) -> None:
+        asked.append(number)
+        if len(asked) == number:
+            raise InputError("taken over")
+
+    before = trained.save(run, 3)
+    digest = read_manifest(before).files["__0_0.distcp"].sha256
+    for number in (1, 2):
+        asked.clear()
+        with pytest.raises(InputError, match="taken over"):
+            Trained(1).save(run, 2 + number, guard=Guard(partial(owner_until, number)))
+    # Asked first of all, it touched nothing; asked last, what it wrote does not count.
+    manifest = read_manifest(before)
+    assert manifest.files["__0_0.distcp"].sha256 == digest and find_faults(before, manifest) == []
+    assert committed_steps(run) == [3]
+
+
+def test_old_ones_that_cannot_be_removed_fail_no_new_one(run, monkeypatch, capsys):
+    trained = Trained()
+    trained.save(run, 1, Keep(1))
+    monkeypatch.setattr(retention, "remove_checkpoint", _refuse)
+    trained.save(run, 2, Keep(1))
+    assert committed_steps(run) == [1, 2] and "could not be removed: in use" in capsys.readouterr().err
+    monkeypatch.undo()
+    trained.save(run, 3, Keep(1))
+    assert committed_steps(run) == [3]
+
+
+def _refuse(*_):
+    raise OSError("in use")
 
 
 def test_a_checkpoint_is_written_again_over_what_was_left_of_it(run):

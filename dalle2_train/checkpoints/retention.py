@@ -1,0 +1,49 @@
+"""Which checkpoints stay: the newest, and those of the lowest loss."""
+
+from contextlib import suppress
+from typing import NamedTuple
+
+from dalle2_train import storage
+from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, started_steps
+from dalle2_train.checkpoints.manifest import MANIFEST_NAME, has_manifest, read_manifest
+from dalle2_train.errors import InputError
+
+
+class Keep(NamedTuple):
+    """How many checkpoints of a run stay."""
+
+    newest: int = 2
+    best: int = 0
+    """Those of the lowest `ModelManifest.loss` beside the newest."""
+    damaged: frozenset[int] = frozenset()
+    """Steps of those that were passed over when the run went on: they take no place among the kept."""
+
+
+def retire(run_uri: str, step: int, keep: Keep) -> None:
+    """Remove old checkpoints, and unfinished ones. step: of the newest, which is whole."""
+    steps = [
+        old for old in committed_steps(run_uri) if old == step or (old < step and old not in keep.damaged)
+    ]
+    kept = {*steps[-keep.newest :], *_best(run_uri, steps, keep.best), step}
+    for old in started_steps(run_uri):
+        folder = checkpoint_uri(run_uri, old)
+        if old not in kept and (old < step or not has_manifest(folder)):
+            remove_checkpoint(folder)
+
+
+def remove_checkpoint(folder: str) -> None:
+    """The manifest first, so that none is ever half there; none there is no error."""
+    storage.remove(storage.join(folder, MANIFEST_NAME))
+    storage.remove(folder)
+
+
+def _best(run_uri: str, steps: list[int], count: int) -> list[int]:
+    if count == 0:
+        return []
+    losses: dict[int, float] = {}
+    for step in steps:
+        with suppress(InputError):  # damaged: nothing to keep it for
+            loss = read_manifest(checkpoint_uri(run_uri, step)).loss
+            if loss is not None:
+                losses[step] = loss
+    return sorted(losses, key=lambda step: (losses[step], -step))[:count]

@@ -1,0 +1,98 @@
+"""One name, one writer."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+
+import pytest
+
+from dalle2_train import storage
+from dalle2_train.checkpoints.layout import lease_uri
+from dalle2_train.checkpoints.lease import Holder, Lease, check_held, read_holder
+from dalle2_train.errors import InputError
+
+HOLD = """
+import sys
+from dalle2_train.checkpoints.lease import Lease
+with Lease(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(params=["local", "memory"])
+def run(request, tmp_path):
+    return str(tmp_path / "run") if request.param == "local" else f"memory://leases/{tmp_path.name}"
+
+
+def write(run: str, holder: Holder) -> None:
+    storage.publish_json(lease_uri(run), asdict(holder))
+
+
+def test_it_is_there_for_as_long_as_the_block(run):
+    with Lease(run) as lease:
+        assert read_holder(lease.uri).id == lease.holder.id
+        check_held(run, lease.holder.id)
+    assert not storage.exists(lease.uri)
+
+
+def test_a_living_process_of_this_machine_is_not_waited_for(run):
+    write(run, Holder.me())
+    with pytest.raises(InputError, match=r"process \d+ of this machine"), Lease(run):
+        pass
+    assert storage.exists(lease_uri(run))
+
+
+def test_a_killed_process_is_followed_at_once(tmp_path):
+    run = str(tmp_path / "run")
+    child = subprocess.Popen([sys.executable, "-c", HOLD, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"held\n"
+    with pytest.raises(InputError, match=f"process {child.pid} of this machine"), Lease(run):
+        pass
+    child.kill()
+    child.communicate()
+    start = time.monotonic()
+    with Lease(run, seconds=60):
+        assert time.monotonic() - start < 30
+
+
+def test_a_process_whose_number_another_has_now_is_dead():
+    assert replace(Holder.me(), started=1.0).is_dead and not Holder.me().is_dead
+    assert not replace(Holder.me(), started=1.0, host="elsewhere").is_dead
+
+
+def test_a_silent_holder_on_another_machine_is_waited_for(run, capsys):
+    write(run, replace(Holder.me(), host="elsewhere"))
+    start = time.monotonic()
+    with Lease(run, seconds=0.4):
+        assert time.monotonic() - start >= 0.4
+    assert "held from elsewhere" in capsys.readouterr().err
+
+
+def test_a_living_holder_on_another_machine_is_left_alone(run):
+    other = replace(Holder.me(), host="elsewhere")
+    write(run, other)
+    threading.Timer(0.2, lambda: write(run, replace(other, beat=1))).start()
+    with pytest.raises(InputError, match="trained from elsewhere"), Lease(run, seconds=5):
+        pass
+
+
+def test_who_was_taken_over_finds_out_and_leaves_the_other_its_lease(run):
+    with Lease(run) as lease:
+        other = replace(Holder.me(), host="elsewhere")
+        write(run, other)
+        with pytest.raises(InputError, match="taken over by process"):
+            check_held(run, lease.holder.id)
+    assert read_holder(lease.uri) == other
+
+
+def test_it_is_renewed(tmp_path):
+    with Lease(str(tmp_path), seconds=0.2) as lease:
+        first = json.loads((tmp_path / "lease.json").read_text())["beat"]
+        deadline = time.monotonic() + 30
+        while read_holder(lease.uri).beat < first + 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
