@@ -1,13 +1,20 @@
 """One mesh, (replicate, shard), covers a single rank, DDP, FSDP and HSDP: sizes (1, 1), (N, 1), (1, N) and (R, S)."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor
 
 from dalle2_train.errors import InputError
@@ -19,24 +26,31 @@ class ParallelConfig:
 
     shard: int | Literal["auto"] = "auto"
     """Ranks that share one copy of the weights; the others hold copies. auto: the ranks of one machine."""
+    reshard_after_forward: bool = True
+    """Gathered weights are dropped after a block's forward and gathered again for its backward: less memory, more to
+    send. false: kept in between."""
+    activation_checkpointing: bool = False
+    """A block's forward is done again for its backward rather than kept: less memory, a third more to compute."""
+    cpu_offload: bool = False
+    """Weights, gradients and the optimizer's state live in the host's memory, the device holds what is computed."""
 
 
-def mesh_sizes(config: ParallelConfig, world_size: int, local_world_size: int) -> tuple[int, int]:
-    """(replicate, shard). Raises InputError where the shard size does not divide the number of ranks."""
-    shard = config.shard
+def mesh_sizes(config: ParallelConfig, local_world_sizes: Sequence[int]) -> tuple[int, int]:
+    """(replicate, shard). local_world_sizes: of each rank, the ranks of its machine. Raises InputError where the shard
+    size does not divide the number of ranks."""
+    world_size, shard = len(local_world_sizes), config.shard
     if shard == "auto":
-        shard = local_world_size if world_size % local_world_size == 0 else world_size
+        # Of machines with 4, 4 and 2 ranks pairs share one copy: no copy is spread over two machines.
+        shard = math.gcd(*local_world_sizes)
     if shard < 1 or world_size % shard:
         raise InputError(f"parallel.shard is {shard}, which does not divide the {world_size} ranks; "
                          "choose a divisor, or auto")  # fmt: skip
     return world_size // shard, shard
 
 
-def build_mesh(
-    config: ParallelConfig, device_type: str, world_size: int, local_world_size: int
-) -> DeviceMesh:
-    """The (replicate, shard) mesh over all ranks; every rank calls it."""
-    sizes = mesh_sizes(config, world_size, local_world_size)
+def build_mesh(config: ParallelConfig, device_type: str, local_world_sizes: Sequence[int]) -> DeviceMesh:
+    """The (replicate, shard) mesh over all ranks; every rank calls it. local_world_sizes: as of `mesh_sizes`."""
+    sizes = mesh_sizes(config, local_world_sizes)
     return init_device_mesh(device_type, sizes, mesh_dim_names=("replicate", "shard"))
 
 
@@ -47,24 +61,38 @@ def shard_model(
     config: ParallelConfig,
     dtype: torch.dtype | None,
 ) -> None:
-    """Shard the trained parameters of `blocks`, then what is left of `network`, in place; nothing on a single rank.
+    """Shard the trained parameters of `blocks`, then what is left of `network`, in place; a single rank's stay whole,
+    unless they live in the host's memory.
 
     Frozen parameters stay whole on every rank, so they may be read outside of `forward`. dtype: what the network
     computes in (None: its own); gradients are exchanged and weights kept in fp32 all the same.
     """
     for name, parameter in network.named_parameters():
         assert parameter.ndim > 0, f"{name} has no dimension to shard: keep it as shape (1,)"
-    if mesh.size() == 1:
+    if not is_sharded(mesh, config):
         return
+    offload = (
+        CPUOffloadPolicy(pin_memory=mesh.device_type != "cpu") if config.cpu_offload else OffloadPolicy()
+    )
     mesh = mesh if mesh.size(0) > 1 else mesh["shard"]
     # Between blocks the activations stay in `dtype`: the layers around them have their weights in it too.
     inside = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None)
     outside = replace(inside, output_dtype=torch.float32 if dtype else None)
     frozen = {parameter for parameter in network.parameters() if not parameter.requires_grad}
-    options: dict[str, Any] = {"mesh": mesh, "ignored_params": frozen}
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "ignored_params": frozen,
+        "offload_policy": offload,
+        "reshard_after_forward": config.reshard_after_forward,
+    }
     for block in blocks:
         fully_shard(block, mp_policy=inside, **options)
     fully_shard(network, mp_policy=outside, **options)
+
+
+def is_sharded(mesh: DeviceMesh, config: ParallelConfig) -> bool:
+    """Does the network compute through FSDP2, which casts at its blocks' doors?"""
+    return mesh.size() > 1 or config.cpu_offload
 
 
 def set_gradient_sync(network: nn.Module, is_last: bool) -> None:

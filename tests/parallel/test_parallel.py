@@ -12,22 +12,27 @@ from dalle2_train.parallel.shard import ParallelConfig, mesh_sizes
 
 
 @pytest.mark.parametrize(
-    ("shard", "world_size", "local_world_size", "sizes"),
+    ("shard", "machines", "sizes"),
     [
-        ("auto", 1, 1, (1, 1)),
-        ("auto", 8, 8, (1, 8)),
-        ("auto", 8, 4, (2, 4)),
-        (1, 4, 4, (4, 1)),
-        (2, 4, 4, (2, 2)),
+        ("auto", [1], (1, 1)),
+        ("auto", [8], (1, 8)),
+        ("auto", [4, 4], (2, 4)),
+        # Filled unevenly: a copy of the weights is never spread over two machines, and all ranks reckon alike.
+        ("auto", [2, 1, 1], (4, 1)),
+        ("auto", [8, 2], (5, 2)),
+        ("auto", [6, 4], (5, 2)),
+        (1, [4], (4, 1)),
+        (2, [4], (2, 2)),
     ],
 )
-def test_one_mesh_covers_them_all(shard, world_size, local_world_size, sizes):
-    assert mesh_sizes(ParallelConfig(shard), world_size, local_world_size) == sizes
+def test_one_mesh_covers_them_all(shard, machines, sizes):
+    local_world_sizes = [size for size in machines for _ in range(size)]
+    assert mesh_sizes(ParallelConfig(shard), local_world_sizes) == sizes
 
 
 def test_a_shard_size_that_does_not_divide_is_named():
     with pytest.raises(InputError, match=r"parallel\.shard is 3"):
-        mesh_sizes(ParallelConfig(3), 4, 4)
+        mesh_sizes(ParallelConfig(3), [4] * 4)
 
 
 @pytest.mark.parametrize("max_norm", [0.1, 1e6, None])

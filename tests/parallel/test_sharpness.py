@@ -17,7 +17,7 @@ RHO = 0.3
 def mesh():
     config = ParallelConfig()
     with one_rank_strategy(config):
-        yield build_mesh(config, "cpu", 1, 1)
+        yield build_mesh(config, "cpu", [1])
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def gradients(rank: int, world_size: int, shard: int) -> dict[str, Tensor]:
     pictures = random_pictures(len(CAPTIONS), config.image_size)
     batch = ClipBatch(torch.arange(len(CAPTIONS)), pictures, *tokenize(tokenizer, CAPTIONS))
     if world_size > 1:
-        mesh = build_mesh(ParallelConfig(shard), "cpu", world_size, world_size)
+        mesh = build_mesh(ParallelConfig(shard), "cpu", [world_size] * world_size)
         shard_model(module.network, mesh, module.blocks(), ParallelConfig(shard), None)
     loss = module.compute_loss(rows(batch, torch.arange(rank, len(CAPTIONS), world_size)), 0).loss
     loss.backward()

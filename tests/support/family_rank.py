@@ -36,7 +36,7 @@ from dalle2_train.training.clip import ClipModelConfig, ClipModule
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.decoder import DecoderModelConfig, DecoderModule, whiten_image_embed
 from dalle2_train.training.direct import DirectModule
-from dalle2_train.training.fit import fit
+from dalle2_train.training.fit import Setup, fit
 from dalle2_train.training.prior import PriorModelConfig, PriorModule, use_statistics, whiten_error
 from dalle2_train.training.strategy import MeshStrategy
 from dalle2_train.training.texts import caption_reader
@@ -199,8 +199,7 @@ def train_all(runs: Path, make_strategy: Callable[[], MeshStrategy], precision: 
         torch.manual_seed(0)
         module, batch = build(settings)
         base = ModelManifest(kind=name, config={"test": 1})
-        fit(module, lambda *_, batch=batch: OneBatch(batch), run_uri=str(runs / name), manifest_base=base,
-            strategy=make_strategy())  # fmt: skip
+        fit(module, Setup(lambda *_, batch=batch: OneBatch(batch), str(runs / name), base, make_strategy()))
 
 
 class OneBatch:

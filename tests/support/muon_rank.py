@@ -19,7 +19,7 @@ def weights_after_steps(world_size: int, shard: int) -> dict[str, Tensor]:
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     if world_size > 1:
         config = ParallelConfig(shard)
-        mesh = build_mesh(config, "cpu", world_size, world_size)
+        mesh = build_mesh(config, "cpu", [world_size] * world_size)
         shard_model(network, mesh, [network[0], network[3]], config, None)
     groups = [{"params": list(network.parameters())}]
     optimizer = Muon(groups, kernels(network), lr=0.1, weight_decay=0.1, betas=(0.9, 0.99))
