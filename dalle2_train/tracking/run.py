@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from mlflow.entities import Metric
 from PIL import Image
 
+from dalle2_train.tracking.spool import Spool
 from dalle2_train.tracking.uri import absolute_tracking_uri
 from dalle2_train.tracking.writer import RunSpec, RunWriter
 
@@ -18,7 +18,8 @@ T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 _INTERVAL_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 60.0
-_MAX_IMAGES = 32
+_LINES_AT_ONCE = 500
+_MAX_IMAGES = 256
 _MAX_DOCUMENTS = 32
 _LAST_ATTEMPTS = 3
 
@@ -37,8 +38,8 @@ class _Document(NamedTuple):
 class MlflowRecorder:
     """Metrics, pictures and documents of one training, in one MLflow run per name across restarts.
 
-    Everything is kept in bounded queues (the oldest goes first when MLflow is away for long) and sent by one
-    background thread. A failure is logged once, then the thread tries again, ever more seldom.
+    Metrics are kept in a file, pictures and documents in bounded queues (the oldest goes first when MLflow is away for
+    long), and sent by one background thread. A failure is logged once, then the thread tries again, ever more seldom.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class MlflowRecorder:
         params: Mapping[str, Any],
         tags: Mapping[str, str] | None = None,
         *,
-        queue_size: int = 50_000,
+        spool: str | None = None,
         system_metrics: bool = True,
         flush_seconds: float = 60.0,
     ) -> None:
-        """params: the resolved recipe, nested. flush_seconds: how long `finish` waits at most.
+        """params: the resolved recipe, nested. spool: URI of the file that holds metrics until they have arrived; None:
+        one that ends with this process. flush_seconds: how long `finish` waits at most.
 
         Raises InputError for a tracking URI that MLflow cannot use; whether it answers shows later, in the log.
         """
@@ -61,11 +63,10 @@ class MlflowRecorder:
         self._spec = RunSpec(uri, experiment, run_name, dict(params), dict(tags or {}), system_metrics)
         self._flush_seconds = flush_seconds
         self._writer: RunWriter | None = None
-        self._metrics: deque[Metric] = deque(maxlen=queue_size)
+        self._spool_uri = spool
+        self._spool: Spool | None = None
         self._images: deque[_Picture] = deque(maxlen=_MAX_IMAGES)
         self._documents: deque[_Document] = deque(maxlen=_MAX_DOCUMENTS)
-        # Taken out of the queues and not yet written; the thread's own.
-        self._pending: list[Metric] = []
         self._status: str | None = None
         self._stop = threading.Event()
         self._warned: set[str] = set()
@@ -77,10 +78,20 @@ class MlflowRecorder:
         """MLflow's name of the run, None until it was reached."""
         return self._writer.run_id if self._writer else None
 
+    def begin(self, completed_steps: int) -> None:
+        """The run goes on from so many steps: what was recorded of later ones will be recorded again."""
+        self._spool = Spool(self._spool_uri, completed_steps)
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Returns at once."""
-        now = int(time.time() * 1000)
-        self._metrics.extend(Metric(name, float(value), now, step) for name, value in values.items())
+        if self._spool is None:
+            self._spool = Spool(self._spool_uri)
+        self._spool.add(step, int(time.time() * 1000), {name: float(v) for name, v in values.items()})
+
+    def flush(self) -> None:
+        """Make the metrics so far outlive this machine, whether MLflow has them or not."""
+        if self._spool is not None:
+            self._spool.flush()
 
     def image(self, name: str, step: int, image: Image.Image) -> None:
         """Returns at once."""
@@ -91,7 +102,10 @@ class MlflowRecorder:
         self._documents.append(_Document(name, dict(value)))
 
     def finish(self, status: str) -> None:
-        """Sends what is left and closes the run; waits at most flush_seconds. status: finished, preempted, …"""
+        """Sends what is left and closes the run; waits at most flush_seconds. status: finished, preempted, …
+
+        Metrics that could not be sent stay in the spool's file, for the next start of the run.
+        """
         if self._status is not None:
             return
         self._status = status
@@ -101,6 +115,8 @@ class MlflowRecorder:
             self._warn(
                 TimeoutError(f"no answer in {self._flush_seconds:g} s, the end of the run is not recorded")
             )
+        if self._spool is not None:
+            self._spool.close()
 
     def _work(self) -> None:
         wait = _INTERVAL_SECONDS
@@ -115,9 +131,7 @@ class MlflowRecorder:
         """Write all that is queued. False when MLflow could not be written to; nothing is lost then."""
         try:
             writer = self._writer = self._writer or RunWriter(self._spec)
-            self._take_metrics()
-            writer.metrics(self._pending)
-            self._pending = []
+            self._send_metrics(writer)
             _send(self._images, lambda picture: writer.image(*picture))
             _send(self._documents, lambda document: writer.document(*document))
         except Exception as error:  # of MLflow, SQLAlchemy, the network: none is a reason to stop training
@@ -125,16 +139,18 @@ class MlflowRecorder:
             return False
         return True
 
-    def _take_metrics(self) -> None:
-        while self._metrics:
-            self._pending.append(self._metrics.popleft())
-        maxlen = self._metrics.maxlen or 0
-        self._pending = self._pending[-maxlen:]
+    def _send_metrics(self, writer: RunWriter) -> None:
+        spool = self._spool
+        while spool is not None and (metrics := spool.next(_LINES_AT_ONCE)):
+            writer.metrics(metrics)
+            spool.confirm()
 
     def _close(self) -> bool:
         try:
             assert self._writer is not None and self._status is not None
             self._writer.finish(self._status)
+            if self._spool is not None:
+                self._spool.discard()
         except Exception as error:  # as above
             self._warn(error)
             return False

@@ -143,13 +143,12 @@ def test_a_dead_server_costs_no_time_and_one_line(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with caplog.at_level(logging.WARNING, "dalle2_train"):
         start, worked = time.monotonic(), time.thread_time()
-        recorder = MlflowRecorder("http://127.0.0.1:9", "tests", "x", {}, queue_size=100, flush_seconds=3)
+        recorder = MlflowRecorder("http://127.0.0.1:9", "tests", "x", {}, flush_seconds=3)
         for step in range(1000):
             recorder.metrics(step, {"loss": 1.0})
             recorder.image("samples", step, Image.new("RGB", (2, 2)))
         # Of its own time, which a busy machine does not lengthen: a thousand refused requests would take more.
         assert time.thread_time() - worked < 1
-        assert len(recorder._metrics) + len(recorder._pending) <= 200
         recorder.finish("finished")
         assert time.monotonic() - start < 100
     lines = [record for record in caplog.records if record.name.startswith("dalle2_train")]
