@@ -13,10 +13,11 @@ class PreemptedError(RuntimeError):
     """The work stopped at a safe point because it was told to; the same command goes on (exit code 75)."""
 
 
+EXIT_PREEMPTED = 75
 EXIT_CODES: dict[type[BaseException], int] = {
     InputError: 2,
     RefusedError: 3,
-    PreemptedError: 75,
+    PreemptedError: EXIT_PREEMPTED,
     KeyboardInterrupt: 130,
 }
 INTERRUPTED = "interrupted; give the same command again"

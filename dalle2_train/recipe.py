@@ -16,6 +16,7 @@ from dalle2_train.training.decoder import DecoderModelConfig
 from dalle2_train.training.direct import DirectModelConfig
 from dalle2_train.training.prior import PriorModelConfig
 from dalle2_train.training.upsampler import UpsamplerModelConfig, migrated
+from dalle2_train.training.workers import WorkersConfig
 
 __all__ = [
     "FAMILIES",
@@ -69,6 +70,7 @@ class Recipe:
     data: DataConfig
     parallel: ParallelConfig = ParallelConfig()
     sampling: SamplingConfig = SamplingConfig()
+    workers: WorkersConfig = WorkersConfig()
     clip: str | None = None  # CLIP model: a URI, a run, a folder or a hub name; --clip replaces it
     embeddings: str | None = None  # shards with CLIP embeddings; --embeddings replaces it
 

@@ -9,6 +9,7 @@ A family's module holds its network in `self.network`, takes the batch apart, dr
 updates done: the first one is written as step 1.
 """
 
+from collections.abc import Container
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,20 +20,24 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dalle2_train import seeding
+from dalle2_train.checkpoints.exchange import raise_together
 from dalle2_train.errors import InputError
-from dalle2_train.parallel.agreement import Agreement, DataNews, agree
+from dalle2_train.parallel.agreement import Agreement, News, agree
 from dalle2_train.parallel.clipping import clip_coefficient, local_squared_norm, scale_gradients
 from dalle2_train.parallel.ema import Ema, warmed_up_decay
 from dalle2_train.parallel.precision import attention_kernel, mixed_precision_dtype
-from dalle2_train.parallel.shard import ParallelConfig, trained_parameters
+from dalle2_train.parallel.probe import probe_seconds
+from dalle2_train.parallel.shard import ParallelConfig, is_sharded, trained_parameters
 from dalle2_train.parallel.sharpness import sharpness_aware_gradient
-from dalle2_train.training.agreed_stream import Delivery, raise_together
+from dalle2_train.training.agreed_stream import Delivery
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
 from dalle2_train.training.gradients import accumulate_gradient
+from dalle2_train.training.memory import Load, told_what_fits
 from dalle2_train.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from dalle2_train.training.outcome import StepOutcome
 from dalle2_train.training.placing import place, trained_blocks
 from dalle2_train.training.protocols import Loss
+from dalle2_train.training.stopwatch import Lap, Stopwatch
 
 
 class UnclipModule(pl.LightningModule):
@@ -64,6 +69,13 @@ class UnclipModule(pl.LightningModule):
         self.seed = training.seed
         self.completed_steps = 0
         self.stop_requested = False
+        self.failure: Exception | None = None
+        """Why this rank cannot go on, whatever its data says; all ranks hear of it at the next step."""
+        self.left_out: Container[int] = ()
+        """Steps whose batches change nothing."""
+        self.stopwatch = Stopwatch()
+        self.lap = Lap(0.0, 0.0, 0.0, 0.0)
+        """Of the last step, on this rank."""
         self.order: Any = None
         self.outcome: StepOutcome | None = None
         self.ema: Ema | None = None
@@ -123,19 +135,34 @@ class UnclipModule(pl.LightningModule):
         rate = learning_rate(self.optimizer_config, step, config.num_steps)
         set_learning_rate(optimizer, rate)
 
-        loss = self._gradient(batch.values, step)
-        agreed = self._agree(loss, batch.news())
-        if agreed.data.failed:
-            raise_together(batch.error)
-        if agreed.finite:
+        at_once = min(len(batch.values[0]), config.micro_batch_size or len(batch.values[0]))
+        with told_what_fits(self._load(at_once)):
+            loss = self._gradient(batch.values, step)
+        agreed = self._agree(loss, batch)
+        if agreed.failed:
+            raise_together(batch.error or self.failure)
+        is_left_out = step in self.left_out
+        if agreed.finite and not is_left_out:
             scale_gradients(self._trained, clip_coefficient(agreed.gradient_norm, config.gradient_clip_norm))
-            optimizer.step()
+            with told_what_fits(self._load(at_once)):  # its state is made at the first step
+                optimizer.step()
             self.ema.update(warmed_up_decay(config.ema_decay, step))
         optimizer.zero_grad(set_to_none=True)
 
-        self.completed_steps, self.order = step + 1, batch.order
-        self.outcome = StepOutcome(step + 1, agreed.loss, agreed.gradient_norm, rate, not agreed.finite,
-                                   agreed.stop, agreed.data, agreed.metrics)  # fmt: skip
+        self.completed_steps, self.order, self.lap = step + 1, batch.order, self.stopwatch.lap()
+        self.outcome = StepOutcome(
+            step + 1,
+            agreed.loss,
+            agreed.gradient_norm,
+            rate,
+            skipped=is_left_out or not agreed.finite,
+            left_out=is_left_out,
+            stop=agreed.stop,
+            data=agreed.data,
+            data_seconds=tuple(data for data, _ in agreed.seconds),
+            probe_seconds=tuple(speed for _, speed in agreed.seconds),
+            metrics=agreed.metrics,
+        )
 
     # How ------------------------------------------------------------------------------------------------------------
 
@@ -150,6 +177,12 @@ class UnclipModule(pl.LightningModule):
                                         lambda: self._backward(batch, step).loss)  # fmt: skip
         return found._replace(loss=loss)
 
+    def _load(self, num_samples: int) -> Load:
+        assert self.device_mesh is not None
+        return Load(
+            num_samples, self.splits_batches, self.parallel_config, self.device.type, self.device_mesh.size()
+        )
+
     def _backward(self, batch: Any, step: int) -> Loss:
         """Add the gradient at the present weights; dropout is the same every time."""
         config = self.training_config
@@ -163,15 +196,17 @@ class UnclipModule(pl.LightningModule):
         with self.precision_context(), attention_kernel(self.device.type):
             return self.compute_loss(batch, step)
 
-    def _agree(self, loss: Loss, data: DataNews) -> Agreement:
+    def _agree(self, loss: Loss, batch: Delivery) -> Agreement:
         """One small all-reduce: nothing about the step is decided by a rank alone."""
+        has_failed = batch.error is not None or self.failure is not None
         is_logged = (self.completed_steps + 1) % self.training_config.log_every_steps == 0
+        speed = probe_seconds(self.device) if is_logged else 0.0
+        news = News(self.stop_requested, has_failed, batch.news(), (self.stopwatch.data_seconds, speed))
         assert self.device_mesh is not None
         return agree(
             loss.loss,
             local_squared_norm(self._trained),
-            self.stop_requested,
-            data,
+            news,
             loss.metrics if is_logged else {},
             self.device_mesh,
         )
@@ -179,6 +214,6 @@ class UnclipModule(pl.LightningModule):
     def precision_context(self) -> AbstractContextManager[Any]:
         """Sharded networks cast at their blocks' doors (FSDP2's policy); a network in one piece runs under autocast."""
         assert self.device_mesh is not None
-        if self.autocast_dtype is None or self.device_mesh.size() > 1:
+        if self.autocast_dtype is None or is_sharded(self.device_mesh, self.parallel_config):
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)

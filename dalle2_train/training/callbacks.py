@@ -1,36 +1,33 @@
-"""What is kept of a step: records, pictures, checkpoints. Each is one callback; `stopping` is another."""
+"""What is kept of a step: records and pictures. `checkpointing` and `stopping` are callbacks too."""
 
 import io
-from collections.abc import Callable
-from dataclasses import replace
+import sys
+from contextlib import suppress
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 
 from dalle2_train import storage
-from dalle2_train.checkpoints.manifest import ModelManifest
-from dalle2_train.checkpoints.save import save
-from dalle2_train.checkpoints.state import state_of
 from dalle2_train.training.base import UnclipModule
+from dalle2_train.training.journal import Journal
 from dalle2_train.training.outcome import StepOutcome
-from dalle2_train.training.protocols import Recorder, Sampler
-from dalle2_train.training.records import LossRecord, Progress, report_once
+from dalle2_train.training.protocols import Sampler
+from dalle2_train.training.records import LossRecord, report_once
+from dalle2_train.training.spikes import SpikeDetector
 
 
 class Records(pl.Callback):
-    """On rank 0: a line per step, progress, and metrics to the recorder.
+    """On rank 0: a line per step, progress, where the time went, and metrics to the recorder.
 
     The losses are part of the run, and what fails them ends it; progress and the recorder stop nothing.
     """
 
-    def __init__(
-        self, run_uri: str, recorder: Recorder | None, progress: Progress, completed_steps: int
-    ) -> None:
-        self.recorder, self.progress = recorder, progress
-        self.losses = LossRecord(run_uri, completed_steps)
-        self._complained: set[str] = set()
+    def __init__(self, journal: Journal, completed_steps: int) -> None:
+        self.losses = LossRecord(journal.run_uri, completed_steps)
+        self._journal = journal
+        self._spikes = SpikeDetector()
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -38,43 +35,55 @@ class Records(pl.Callback):
         outcome = outcome_of(pl_module)
         self.losses.add({"step": outcome.step, "loss": outcome.loss, "gradient_norm": outcome.gradient_norm,
                          "learning_rate": outcome.learning_rate, "skipped": outcome.skipped})  # fmt: skip
-        try:
-            self.progress.update(outcome.step, outcome.loss)
-        except Exception as error:
-            report_once(self._complained, "writing progress.json", error)
-        if (
-            outcome.step % pl_module.training_config.log_every_steps == 0
-            or outcome.step == self.progress.num_steps
-        ):
-            self._log(outcome, pl_module.training_config.global_batch_size)
+        self._journal.goodput.add(outcome.step, pl_module.lap)
+        self._journal.step(outcome.step, outcome.loss)
+        values = {"skipped_steps": 1.0} if outcome.skipped else {}
+        if self._is_spike(outcome):
+            values["loss_spikes"] = 1.0
+        config = pl_module.training_config
+        if outcome.step % config.log_every_steps == 0 or outcome.step == config.num_steps:
+            values |= self._described(outcome, config.global_batch_size)
+        if values:
+            self._journal.metrics(outcome.step, values)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self.losses.close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        self.losses.close()
+        with suppress(OSError):  # what ended the training is told
+            self.losses.close()
 
-    def _log(self, outcome: StepOutcome, global_batch_size: int) -> None:
+    def _is_spike(self, outcome: StepOutcome) -> bool:
+        if outcome.skipped or not self._spikes.add(outcome.loss):
+            return False
+        print(
+            f"step {outcome.step}: the loss of {outcome.loss:.4g} stands out of those before", file=sys.stderr
+        )
+        return True
+
+    def _described(self, outcome: StepOutcome, global_batch_size: int) -> dict[str, float]:
+        waited = outcome.data_seconds
         values = {
             "loss": outcome.loss,
             "gradient_norm": outcome.gradient_norm,
             "learning_rate": outcome.learning_rate,
+            "goodput": self._journal.goodput.account.goodput,
+            "data_wait_seconds": sum(waited) / len(waited),
+            "data_wait_max_seconds": max(waited),
+            "checkpoint_stall_seconds": self._journal.goodput.last_stall,
         }
-        if seconds := self.progress.seconds_per_step:
+        if (typical := median(outcome.probe_seconds)) > 0:
+            values["straggler_ratio"] = max(outcome.probe_seconds) / typical
+        if seconds := self._journal.progress.seconds_per_step:
             values |= {"seconds_per_step": seconds, "samples_per_second": global_batch_size / seconds}
-        values |= outcome.metrics
-        try:
-            if self.recorder is not None:
-                self.recorder.metrics(outcome.step, values)
-        except Exception as error:
-            report_once(self._complained, "recording metrics", error)
+        return values | outcome.metrics
 
 
 class Pictures(pl.Callback):
     """Now and then every rank draws with the averaged weights; rank 0 keeps the picture."""
 
-    def __init__(self, run_uri: str, sampler: Sampler, recorder: Recorder | None) -> None:
-        self.run_uri, self.sampler, self.recorder = run_uri, sampler, recorder
+    def __init__(self, run_uri: str, sampler: Sampler, journal: Journal | None) -> None:
+        self.run_uri, self.sampler, self._journal = run_uri, sampler, journal
         self._complained: set[str] = set()
 
     def on_train_batch_end(
@@ -82,71 +91,25 @@ class Pictures(pl.Callback):
     ) -> None:
         every, step = pl_module.training_config.sample_every_steps, pl_module.completed_steps
         if every > 0 and step % every == 0:
-            self.draw(pl_module, step)
+            with pl_module.stopwatch.doing("pictures"):
+                self.draw(pl_module, step)
 
     def draw(self, module: UnclipModule, step: int) -> None:
+        """Every rank calls it; what fails there is told once, and stops nothing."""
         assert module.ema is not None
         try:
             with module.ema.swap(), torch.no_grad(), module.precision_context():
                 module.network.eval()
                 image = self.sampler(module.network)
-            if dist.get_rank() == 0:
+            if self._journal is not None:
                 storage.publish_bytes(
                     storage.join(self.run_uri, "samples", f"step-{step:08d}.png"), _png(image)
                 )
-                if self.recorder is not None:
-                    self.recorder.image("samples", step, image)
+                self._journal.image("samples", step, image)
         except Exception as error:
             report_once(self._complained, "drawing samples", error)
         finally:
             module.network.train()
-
-
-class Checkpoints(pl.Callback):
-    """Every so many steps all ranks write a checkpoint; the counter of steps is ours, not Lightning's."""
-
-    def __init__(
-        self,
-        run_uri: str,
-        manifest: ModelManifest,
-        extra_files: dict[str, bytes],
-        before_save: Callable[[], object],
-    ) -> None:
-        self.run_uri, self.manifest, self.extra_files, self.before_save = (
-            run_uri,
-            manifest,
-            extra_files,
-            before_save,
-        )
-        self.last_uri: str | None = None
-        self.last_step = -1
-
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        config, step = pl_module.training_config, pl_module.completed_steps
-        if step % config.checkpoint_every_steps == 0 or step == config.num_steps or trainer.should_stop:
-            self.save(pl_module)
-
-    def save(self, module: UnclipModule) -> None:
-        assert module.ema is not None
-        step, config = module.completed_steps, module.training_config
-        if step == self.last_step:
-            return
-        self.before_save()
-        optimizer = module.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        state = state_of(module.network, module.ema.averages, optimizer)
-        manifest = replace(self.manifest, step=step, order=merged_order(module.order))
-        self.last_uri = save(self.run_uri, state, manifest, self.extra_files, config.keep_checkpoints)
-        self.last_step = step
-
-
-def merged_order(order: Any) -> dict[str, Any]:
-    """The order of all ranks as one JSON mapping; every rank calls it."""
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, order)
-    return type(order).merge(parts).to_json()
 
 
 def outcome_of(module: UnclipModule) -> StepOutcome:

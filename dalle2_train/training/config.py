@@ -24,13 +24,27 @@ class TrainingConfig:
     """Largest L2 norm of the whole gradient; None clips nothing."""
     checkpoint_every_steps: int = 500
     keep_checkpoints: int = 2
+    """The newest ones stay."""
+    keep_best_checkpoints: int = 0
+    """And so many of those with the lowest loss, the mean over the steps since the one before."""
     log_every_steps: int = 10
     sample_every_steps: int = 500
     """Draw a picture of what the averaged weights can do; 0 never does."""
     max_nonfinite_steps: int = 10
-    """So many non-finite losses or gradients in a row stop the run; single ones are left out."""
+    """So many non-finite losses or gradients in a row rewind the run, or stop it; single ones are left out."""
+    max_rewinds: int = 2
+    """So often it goes back to a checkpoint, and leaves out the batches that led to it; after that it stops."""
+    rewind_steps: int = 20
+    """Updates before the first non-finite one that are left out too when it rewinds."""
+    step_deadline_seconds: float | None = 180.0
+    """A rank that takes longer for a step, waiting for data included, ends itself, and all start again from the last
+    checkpoint. Give more than the 120 s for which storage is tried again; null: none."""
+    first_step_deadline_seconds: float | None = 1800.0
+    """The same for the first step, which compiles, for steps after which pictures are drawn, and for saves that are
+    waited for."""
     max_failures: int = 3
-    """Restarts after the death of a worker, before the run counts as failed."""
+    """So many failures of workers Ray starts again after. Then the run ends, unless it wrote a checkpoint meanwhile:
+    they are counted anew from there."""
     num_threads: int | None = None
     """Threads of a rank on the CPU; None takes OMP_NUM_THREADS, or torch's own choice. The last bits depend on it."""
     channels_last: bool = False
@@ -52,9 +66,15 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"training.{name} is {value}; it must be at least 1")
-        for name in ("sample_every_steps", "max_failures"):
+        for name in (
+            "sample_every_steps", "max_failures", "keep_best_checkpoints", "max_rewinds", "rewind_steps",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise InputError(f"training.{name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("step_deadline_seconds", "first_step_deadline_seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"training.{name} is {value}; it must be positive, or null for none")
         if self.gradient_clip_norm is not None and self.gradient_clip_norm <= 0:
             raise InputError(
                 f"training.gradient_clip_norm is {self.gradient_clip_norm}; it must be positive, or null for none"

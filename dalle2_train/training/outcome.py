@@ -15,9 +15,15 @@ class StepOutcome(NamedTuple):
     gradient_norm: float
     learning_rate: float
     skipped: bool
-    """The loss or the gradient was not finite, so the weights stayed as they were."""
+    """The weights stayed as they were: the loss or the gradient was not finite, or the batch is left out."""
+    left_out: bool
+    """The run was rewound, and goes on without this batch."""
     stop: bool
     """Some rank was asked to stop."""
     data: DataNews
     """Of all ranks, up to this step."""
+    data_seconds: tuple[float, ...]
+    """What each rank waited for the batch."""
+    probe_seconds: tuple[float, ...]
+    """What each rank needs for the same small work; zeros at steps that are not logged."""
     metrics: dict[str, float]

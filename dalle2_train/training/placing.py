@@ -4,7 +4,9 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from dalle2_train.parallel.shard import ParallelConfig, shard_model
+from dalle2_train.parallel.precision import attention_kernel
+from dalle2_train.parallel.recompute import recompute
+from dalle2_train.parallel.shard import ParallelConfig, is_sharded, shard_model
 from dalle2_train.training.channels_last import use_channels_last
 from dalle2_train.training.config import TrainingConfig
 
@@ -20,10 +22,12 @@ def place(
 ) -> None:
     """Every rank of the mesh calls it, once. blocks: the parts that are gathered one at a time."""
     if config.channels_last:
-        use_channels_last(network, weights=mesh.size() == 1)
+        use_channels_last(network, weights=not is_sharded(mesh, parallel))
     network.to(device)
+    if parallel.activation_checkpointing:
+        recompute(blocks, lambda: attention_kernel(device.type))
     if config.compile:
-        for part in blocks if mesh.size() > 1 else [network]:
+        for part in blocks if is_sharded(mesh, parallel) else [network]:
             part.compile()
     shard_model(network, mesh, blocks, parallel, autocast_dtype)
 

@@ -23,12 +23,20 @@ class Loss(NamedTuple):
 class Recorder(Protocol):
     """Where metrics and pictures go. Called on rank 0 only; whatever it raises is reported once and ignored."""
 
+    def begin(self, completed_steps: int) -> None:
+        """Called before all else: the run goes on from so many steps, and tells of later ones again."""
+        ...
+
     def metrics(self, step: int, values: dict[str, float]) -> None: ...
 
     def image(self, name: str, step: int, image: Image.Image) -> None: ...
 
     def document(self, name: str, value: Mapping[str, Any]) -> None:
         """Keep a JSON value under a file's name."""
+        ...
+
+    def flush(self) -> None:
+        """Make what was told outlive this machine: the checkpoint that is about to count may be gone on from."""
         ...
 
     def finish(self, status: str) -> None:

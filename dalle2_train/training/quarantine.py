@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -9,15 +10,17 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 
 from dalle2_train import storage
+from dalle2_train.checkpoints.exchange import gather, of_first_rank
 from dalle2_train.checkpoints.layout import faults_uri, ledger_uri
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.quarantine import is_too_much, refuse_losses
 from dalle2_train.errors import RefusedError
+from dalle2_train.storage.lines import JsonLines
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.callbacks import outcome_of
 from dalle2_train.training.outcome import StepOutcome
 from dalle2_train.training.protocols import Batches, Recorder
-from dalle2_train.training.records import JsonLines, report_once
+from dalle2_train.training.records import report_once
 
 
 class FaultRecord(JsonLines):
@@ -75,7 +78,7 @@ class Quarantine(pl.Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         outcome = outcome_of(pl_module)
-        num_met, num_faulty, _ = outcome.data
+        num_met, num_faulty = outcome.data
         is_over = is_too_much(num_faulty, num_met, self._num_samples, self._max_faulty)
         if num_faulty > self._num_told and (
             is_over or trainer.should_stop or _is_due(pl_module, outcome.step)
@@ -94,7 +97,8 @@ class Quarantine(pl.Callback):
         self._close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        self._close()
+        with suppress(OSError):  # what ended the training is told
+            self._close()
 
     def _close(self) -> None:
         if self.record is not None:
@@ -102,8 +106,7 @@ class Quarantine(pl.Callback):
 
     def _gather(self, step: int) -> None:
         """Every rank calls it at the same step."""
-        heard: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(heard, self.met)
+        heard = gather(list(self.met))
         self.met.clear()
         if self.record is not None:
             self.record.tell(step, [fault for part in heard for fault in part])
@@ -128,17 +131,16 @@ class Quarantine(pl.Callback):
 
     def _verdict(self, outcome: StepOutcome) -> str:
         """The same on every rank; rank 0 knows what earlier attempts met."""
-        num_met, num_faulty, _ = outcome.data
-        verdict = [""]
+        num_met, num_faulty = outcome.data
+        verdict = ""
         if self.record is not None:
             shard, count = self.record.by_shard.most_common(1)[0]
-            verdict[0] = (
+            verdict = (
                 f"{num_faulty} of the {num_met} samples met up to step {outcome.step} are faulty, more than "
                 f"data.max_faulty={self._max_faulty:g} allows; most of them, {count}, in {shard}. "
                 f"{faults_uri(self.run_uri)} lists them: repair the set, or raise data.max_faulty"
             )
-        dist.broadcast_object_list(verdict, src=0)
-        return verdict[0]
+        return of_first_rank(verdict)
 
 
 def _is_due(module: UnclipModule, step: int) -> bool:

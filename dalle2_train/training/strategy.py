@@ -6,6 +6,7 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.strategies.parallel import ParallelStrategy
 
+from dalle2_train.checkpoints.exchange import gather
 from dalle2_train.parallel.shard import ParallelConfig, build_mesh
 
 
@@ -84,6 +85,7 @@ class MeshStrategy(ModelParallelStrategy):
         """As in Lightning, but with our mesh; Lightning's own is data × tensor."""
         ParallelStrategy.setup_environment(self)
         self.set_world_ranks()
-        mesh = build_mesh(self._config, self._device.type, self.world_size, self._local_world_size)
+        # Machines may be filled unevenly, and a mesh is the same on all ranks.
+        mesh = build_mesh(self._config, self._device.type, gather(self._local_world_size))
         assert self.lightning_module is not None
         self._device_mesh = self.lightning_module._device_mesh = mesh

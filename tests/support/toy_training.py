@@ -8,15 +8,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
+from cutting import Cutter, UploadCutter
 from torch import Tensor, nn
 
 from dalle2_train import seeding
-from dalle2_train.checkpoints.manifest import ModelManifest
+from dalle2_train.checkpoints.layout import checkpoint_uri
+from dalle2_train.checkpoints.manifest import ModelManifest, has_manifest
 from dalle2_train.data.faults import Fault
 from dalle2_train.data.selection.selection import Ledger
 from dalle2_train.errors import RefusedError
@@ -24,7 +27,7 @@ from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.parallel.shard import ParallelConfig
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
-from dalle2_train.training.fit import FitResult, fit
+from dalle2_train.training.fit import FitResult, Setup, fit
 from dalle2_train.training.protocols import Loss
 from dalle2_train.training.strategy import MeshStrategy
 
@@ -171,18 +174,18 @@ def train_toy(
         strategy._config,
         nan_steps=nan_steps,
     )
-    return fit(
-        module,
+    setup = Setup(
         lambda order, on_fault: ToyStream(
             order, on_fault, training_config.global_batch_size, dtype, seconds, **(data or {})
         ),
-        run_uri=run_uri,
-        manifest_base=ModelManifest(kind="prior", config=config or {"toy": 1}),
-        strategy=strategy,
+        run_uri,
+        ModelManifest(kind="prior", config=config or {"toy": 1}),
+        strategy,
         recorder=recorder,
         sampler=sampler,
         extra_files={"note.txt": b"beside the weights"},
     )
+    return fit(module, setup)
 
 
 def train_alone(run_uri: str, **options: Any) -> FitResult:
@@ -203,6 +206,13 @@ def _signal_self(run_uri: str) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _begin_behind(cutter: Cutter, uri: str, step: int) -> None:
+    """Once the checkpoint of that step is there, so that all of it lies before what is counted."""
+    while not has_manifest(checkpoint_uri(uri, step)):
+        time.sleep(0.01)
+    cutter.begin()
+
+
 @contextmanager
 def process_group(rank: int, world_size: int, store: str) -> Iterator[None]:
     """A gloo group of plain processes that meet through a file."""
@@ -216,11 +226,23 @@ def strategy_of(rank: int, world_size: int, config: ParallelConfig) -> MeshStrat
 
 
 def rank_main(run_uri: str, rank: int, world_size: int, store: str, **options: Any) -> None:
-    """One rank of a run in a process of its own."""
+    """One rank of a run in a process of its own. options: uri: where the run is, if not in the folder `run_uri`."""
     torch.set_num_threads(1)
+    uri = options.pop("uri", run_uri)
     options |= {"dtype": getattr(torch, options.get("dtype", "float32"))}
     shard, stop_rank = options.pop("shard", "auto"), options.pop("stop_rank", None)
+    cut, cutter = options.pop("cut", None), None
+    if cut is not None:
+        at = cut["at"] if rank == cut["rank"] else None
+        after = cut.get("after", False)
+        is_local = uri == run_uri
+        cutter = Cutter(Path(uri, "checkpoints"), at, after) if is_local else UploadCutter(at, after)
+        cutter.install()
+        # It counts from the last batch before the checkpoint on.
+        options["data"] = {"acts": {cut["step"] - 1: partial(_begin_behind, cutter, uri, cut["step"] // 2)}}
     if rank == stop_rank:
         threading.Thread(target=_signal_self, args=(run_uri,), daemon=True).start()
     with process_group(rank, world_size, store):
-        train_toy(run_uri, strategy_of(rank, world_size, ParallelConfig(shard=shard)), **options)
+        train_toy(uri, strategy_of(rank, world_size, ParallelConfig(shard=shard)), **options)
+    if cutter is not None:
+        Path(f"{run_uri}-{rank}.count").write_text(str(cutter.count))

@@ -22,7 +22,13 @@ from dalle2_train.errors import InputError, PreemptedError, RefusedError
 class Recorded:
     def __init__(self, fails: bool = False) -> None:
         self.values, self.images, self.statuses, self.fails = {}, [], [], fails
-        self.documents = {}
+        self.documents, self.begun, self.num_flushes = {}, [], 0
+
+    def begin(self, completed_steps):
+        self.begun.append(completed_steps)
+
+    def flush(self):
+        self.num_flushes += 1
 
     def metrics(self, step, values):
         if self.fails:
@@ -54,7 +60,7 @@ def test_a_run_leaves_losses_metrics_progress_and_a_model(whole):
     assert len(losses(run)) == 12 and result.loss == losses(run)[-1]
     assert sorted(recorder.values) == [2, 4, 6, 8, 10, 12]
     assert recorder.values[4]["twice"] == pytest.approx(2 * losses(run)[3])
-    assert recorder.statuses == ["finished"]
+    assert recorder.statuses == ["finished"] and recorder.begun == [0] and recorder.num_flushes == 3
     progress = storage.read_json(f"{run}/progress.json")
     assert (progress["status"], progress["step"], progress["num_steps"]) == ("finished", 12, 12)
     assert committed_steps(run) == [8, 12]
@@ -83,6 +89,7 @@ def test_a_killed_run_goes_on_with_the_very_same_losses(whole, tmp_path):
     (rank,) = start_ranks(run, 1, dropout=0.3, data={"acts": {7: partial(time.sleep, 300)}})
     # Killed between two checkpoints, with half a line written as a crash may leave it.
     _wait_for(lambda: run.joinpath("losses.jsonl").exists() and len(_lines(run)) >= 6)
+    _wait_for(lambda: committed_steps(str(run)) == [4])  # it is written beside the training
     os.kill(rank.pid, signal.SIGKILL)
     finish_ranks(run, [rank])
     assert committed_steps(str(run)) == [4]

@@ -35,10 +35,18 @@ def test_losses_on_remote_storage_are_there_after_a_flush():
     assert storage.read_bytes(f"{run}/losses.jsonl").decode().splitlines() == ['{"step": 1, "loss": 0.1}']
 
 
-def test_progress_is_written_at_most_once_a_second(tmp_path, monkeypatch):
+def test_damaged_lines_are_left_out_and_told(tmp_path, capsys):
+    whole = [f'{{"step": {step}, "loss": 0.5}}\n'.encode() for step in (1, 2, 3)]
+    torn = (b"\0" * 20 + b"}\n", b'\xff"}\n', b'{"st')
+    (tmp_path / "losses.jsonl").write_bytes(b"".join(a + b for a, b in zip(whole, torn, strict=True)))
+    LossRecord(str(tmp_path), 9).close()
+    assert (tmp_path / "losses.jsonl").read_bytes() == b"".join(whole)
+    assert "3 damaged lines" in capsys.readouterr().err
+
+
+def test_progress_is_written_at_most_once_a_second(tmp_path):
     now, written = [0.0], []
-    progress = Progress(str(tmp_path), 100, clock=lambda: now[0])
-    monkeypatch.setattr(storage, "publish_json", lambda uri, value: written.append(value))
+    progress = Progress(str(tmp_path), 100, lambda uri, value: written.append(value), clock=lambda: now[0])
     for step in range(1, 41):
         now[0] += 0.125
         progress.update(step, float("nan") if step == 33 else 1.0)

@@ -1,0 +1,56 @@
+"""What rank 0 tells of a run while it goes: how far it is, where its time went, metrics. None stops a step."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dalle2_train.training.goodput import Goodput
+from dalle2_train.training.protocols import Recorder
+from dalle2_train.training.publisher import Publisher
+from dalle2_train.training.records import Progress, report_once
+
+_LAST_WORDS_SECONDS = 60.0
+
+
+class Journal:
+    """progress.json, goodput.json and the recorder of one attempt."""
+
+    def __init__(
+        self, run_uri: str, num_steps: int, resumed_from: int, world_size: int, recorder: Recorder | None
+    ) -> None:
+        self.run_uri, self.recorder = run_uri, recorder
+        self._publisher = Publisher()
+        self.progress = Progress(run_uri, num_steps, self._publisher.put)
+        self.goodput = Goodput(run_uri, resumed_from, world_size)
+        self._complained: set[str] = set()
+        self._tell("recording", lambda recorder: recorder.begin(resumed_from))
+
+    def step(self, step: int, loss: float) -> None:
+        """A step is done, whose time `goodput` has been told."""
+        if self.progress.update(step, loss):
+            self._publisher.put(self.goodput.uri, self.goodput.to_json())
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """To the recorder, if there is one."""
+        self._tell("recording metrics", lambda recorder: recorder.metrics(step, values))
+
+    def image(self, name: str, step: int, image: Any) -> None:
+        """A picture to the recorder, if there is one."""
+        self._tell("recording pictures", lambda recorder: recorder.image(name, step, image))
+
+    def flush(self) -> None:
+        """Before a checkpoint counts."""
+        self._tell("keeping the record", lambda recorder: recorder.flush())
+
+    def finish(self, status: str, step: int, loss: float | None) -> None:
+        """Say how it ended, where that can still be said."""
+        self.progress.write(status, step, loss)
+        self._publisher.put(self.goodput.uri, self.goodput.to_json())
+        self._publisher.close(_LAST_WORDS_SECONDS)
+        self._tell("finishing the record", lambda recorder: recorder.finish(status))
+
+    def _tell(self, what: str, tell: Callable[[Recorder], object]) -> None:
+        try:
+            if self.recorder is not None:
+                tell(self.recorder)
+        except Exception as error:
+            report_once(self._complained, what, error)
