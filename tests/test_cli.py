@@ -14,6 +14,9 @@ from dalle2_train import cli
 from dalle2_train.cli import main
 from dalle2_train.cli.manners import Outcome
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
+from dalle2_train.storage import publish_json
+from dalle2_train.training.goodput import Goodput
+from dalle2_train.training.stopwatch import Lap
 
 COMMANDS = ("recipes", "doctor", "shards", "train", "runs", "evaluate", "promote", "export", "sample",
             "vary", "interpolate", "textdiff", "inpaint", "probe")  # fmt: skip
@@ -265,3 +268,24 @@ def test_runs_tells_how_far_each_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["runs", "--storage", str(tmp_path), "b", "--stop"]) == 0
     assert (tmp_path / "b" / "stop").exists()
     assert not (tmp_path / "a" / "stop").exists()
+
+
+def test_runs_tells_where_the_time_went(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter((1000.0, 1100.0, 1150.0, 1180.0, 1250.0))
+    run = tmp_path / "a"
+    for resumed_from, steps in ((0, (1, 2)), (1, (2,))):
+        goodput = Goodput(str(run), resumed_from, 2, lambda: next(clock))
+        for step in steps:
+            goodput.add(step, Lap(50.0, 5.0, 0.0, 0.0))
+        publish_json(goodput.uri, goodput.to_json())
+    publish_json(str(run / "progress.json"), {
+        "status": "finished", "step": 2, "num_steps": 2, "loss": 0.25,
+        "seconds_per_step": 50.0, "seconds_left": 0.0, "updated": 0.0,
+    })  # fmt: skip
+    assert main(["runs", "--storage", str(tmp_path), "a"]) == 0
+    # Of 250 s two steps of 45 s are in the history; one was done again, each waited 5 s for data, and 100 s are left.
+    lines = capsys.readouterr().out.splitlines()[-7:]
+    assert lines[0] == "wall time 250 s over 2 attempts"
+    assert [line.split()[-3:-2] + line.split()[-1:] for line in lines[1:]] == [
+        ["90", "36.0%"], ["45", "18.0%"], ["15", "6.0%"], ["0", "0.0%"], ["0", "0.0%"], ["100", "40.0%"],
+    ]  # fmt: skip

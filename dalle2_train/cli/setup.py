@@ -1,6 +1,7 @@
 """`recipes` and `doctor`: what can be trained, and whether this machine can."""
 
 import argparse
+import os
 from typing import Any
 
 from dalle2_train.cli.manners import Outcome, add_command, add_settings
@@ -14,7 +15,9 @@ def add_commands(commands: Any) -> None:
     )
     add_settings(recipes, "the recipe")
 
-    doctor = add_command(commands, "doctor", _doctor, "is this machine fit to train?")
+    doctor = add_command(
+        commands, "doctor", _doctor, "is this machine, or the Ray cluster at RAY_ADDRESS, fit to train?"
+    )
     doctor.add_argument("--storage", metavar="URI", help="where runs will be stored: is it writable?")
     doctor.add_argument("--tracking", metavar="URI", help="the MLflow server or store: does it answer?")
 
@@ -44,8 +47,13 @@ def _recipes(args: argparse.Namespace) -> Outcome:
 
 def _doctor(args: argparse.Namespace) -> Outcome:
     from dalle2_train.config import to_dict
-    from dalle2_train.doctor import examine
+    from dalle2_train.doctor import DoctorReport, examine
 
     report = examine(args.storage, args.tracking)
+    if "RAY_ADDRESS" in os.environ:
+        # Ray takes seconds to import and is wanted where there is a cluster only.
+        from dalle2_train.launch.cluster_doctor import examine_cluster
+
+        report = DoctorReport((*report.checks, *examine_cluster(args.storage)))
     lines = [f"{'ok ' if check.ok else 'BAD'}  {check.name:<18} {check.detail}" for check in report.checks]
     return Outcome({"ok": report.ok, **to_dict(report)}, "\n".join(lines), 0 if report.ok else 3)

@@ -17,6 +17,7 @@ from dalle2_train.recipe import build_recipe
 _UNDECISIVE = {
     "sampling",
     "parallel",
+    "workers",
     "clip",
     "embeddings",
     "data.cache_megabytes",
@@ -28,8 +29,9 @@ _UNDECISIVE = {
     *(
         f"training.{name}"
         for name in ("num_steps", "checkpoint_every_steps", "keep_checkpoints", "log_every_steps",
-                     "sample_every_steps", "max_nonfinite_steps", "max_failures", "num_threads", "micro_batch_size",
-                     "channels_last", "compile")
+                     "keep_best_checkpoints", "sample_every_steps", "max_nonfinite_steps", "max_rewinds",
+                     "rewind_steps", "step_deadline_seconds", "first_step_deadline_seconds", "max_failures",
+                     "num_threads", "micro_batch_size", "channels_last", "compile")
     ),
 }  # fmt: skip
 """Keys of a recipe that say how and how far a run goes, not what it learns."""

@@ -1,6 +1,7 @@
 """Whether a training can be done at all, told before anything of it is made."""
 
 import re
+import sys
 
 import torch
 from torch import Tensor
@@ -14,23 +15,25 @@ from dalle2_train.errors import InputError, with_article
 from dalle2_train.launch.begun import check_begun, newest_checkpoint
 from dalle2_train.launch.initial_fit import check_init_from
 from dalle2_train.launch.job import TrainJob, find_embeddings, open_clip
+from dalle2_train.launch.worker_count import WorkerCount, check_sizes
 from dalle2_train.networks.embed_codes import EmbedCodes
 from dalle2_train.parallel.shard import mesh_sizes
 from dalle2_train.training.ar_prior import ArPriorModelConfig
 from dalle2_train.training.decoder import DecoderModelConfig
 from dalle2_train.training.prior import PriorModelConfig, statistics
+from dalle2_train.training.workers import WorkersConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def check(job: TrainJob, workers: int) -> None:
+def check(job: TrainJob, workers: int | str | WorkerCount) -> None:
     """Raises InputError for whatever would stop the training later: names, sizes, data, embeddings, CLIP, weights to
     begin with, storage; RefusedError where those weights are damaged."""
     if not _NAME.fullmatch(job.name):
         raise InputError(
             f"--name {job.name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit"
         )
-    _check_ranks(job, workers)
+    _check_ranks(job, WorkerCount.of(workers))
     _check_data(job)
     clip = _check_conditions(job)
     if (begun := newest_checkpoint(job)) is not None:
@@ -41,20 +44,26 @@ def check(job: TrainJob, workers: int) -> None:
     storage.check_could_write(job.storage)
 
 
-def _check_ranks(job: TrainJob, workers: int) -> None:
+def _check_ranks(job: TrainJob, workers: WorkerCount) -> None:
     sets = [uri for source in mixture_of(job.data).sources for uri in (source.uri, source.embeddings)]
-    if workers > 0 and any(
+    if workers.most > 0 and any(
         uri and uri.startswith("memory:") for uri in (job.storage, job.data, job.embeddings, *sets)
     ):
         raise InputError(
             "memory: lives in one process and cannot be shared by workers; use a folder, or --workers 0"
         )
-    num_ranks, num_lanes = max(1, workers), job.recipe.data.num_lanes
-    if num_lanes % num_ranks:
-        raise InputError(
-            f"--workers {workers} does not divide data.num_lanes {num_lanes}; choose a divisor of it"
-        )
-    mesh_sizes(job.recipe.parallel, num_ranks, num_ranks)
+    check_sizes(workers, job.recipe.data.num_lanes)
+    for num_ranks in workers.sizes:
+        mesh_sizes(job.recipe.parallel, [num_ranks] * num_ranks)
+    if workers.most == 0:
+        _tell_of_no_effect(job.recipe.workers)
+
+
+def _tell_of_no_effect(workers: WorkersConfig) -> None:
+    default = vars(WorkersConfig())
+    if changed := [f"workers.{name}" for name, value in vars(workers).items() if value != default[name]]:
+        print(f"--workers 0 trains in this process: {', '.join(changed)} have no effect; give --workers N",
+              file=sys.stderr)  # fmt: skip
 
 
 def _check_data(job: TrainJob) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import ray
 
+from dalle2_train.errors import InputError
+
 
 def connect(workers: int) -> bool:
     """Join a Ray cluster, or start a local one with room for the workers. Was it started here, for this work?"""
@@ -20,5 +22,11 @@ def connect(workers: int) -> bool:
             "log_to_driver": False,
             "logging_level": logging.ERROR,
         }
-    ray.init(**options)
+    try:
+        ray.init(**options)
+    except ConnectionError as error:
+        raise InputError(
+            f"RAY_ADDRESS is {os.environ.get('RAY_ADDRESS')!r}, where no Ray answers ({error}); start it there with "
+            "`ray start`, or unset RAY_ADDRESS"
+        ) from error
     return "RAY_ADDRESS" not in os.environ

@@ -1,74 +1,114 @@
 """A training on Ray Train's workers: Ray starts, watches and restarts them; what is committed is ours to say."""
 
-import threading
+import sys
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import ray
 import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train import TrainingFailedError
+from ray.train.torch import TorchTrainer, get_device
 
 from dalle2_train import storage
-from dalle2_train.checkpoints.layout import stop_uri
+from dalle2_train.checkpoints.layout import committed_steps, stop_uri
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
+from dalle2_train.launch.drain import DrainWatch
+from dalle2_train.launch.gauges import Gauges
 from dalle2_train.launch.job import TrainJob
+from dalle2_train.launch.ray_configs import patience, run_config, scaling_config, torch_config, uses_gpu
 from dalle2_train.launch.ray_connection import connect
+from dalle2_train.launch.ray_fit import fit_trainer
+from dalle2_train.launch.ray_room import check_room
+from dalle2_train.launch.worker import Host, run
+from dalle2_train.launch.worker_count import WorkerCount
 from dalle2_train.training.fit import FitResult
+from dalle2_train.training.memory import MemoryRefusal
+from dalle2_train.training.rewind import RewindError
 from dalle2_train.training.signals import asking_on_signals
 from dalle2_train.training.strategy import MeshStrategy
 
-Run = Callable[[Any, MeshStrategy], FitResult]
+Run = Callable[..., FitResult]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A training that ended by design rather than at its last step: a restart would only meet it again."""
+    """An attempt that ended by design rather than at the last step: a restart by Ray would only meet it again."""
 
-    error: type[Exception]
+    error: type[Exception] | None
+    """What ends the training; None: it is to go on."""
     message: str
 
 
-def train_on_ray(job: TrainJob, workers: int, run: Run | None = None) -> FitResult:
-    """Train on `workers` Ray workers; a worker's death restarts all from the last committed checkpoint.
+def train_on_ray(job: TrainJob, workers: WorkerCount, holder: str = "", work: Run = run) -> FitResult:
+    """Train on Ray workers; a worker's death restarts all from the last committed checkpoint.
 
-    Uses the Ray that this process is connected to, or RAY_ADDRESS, or a local one of its own.
-    `run` is what each rank does, by default `launch.worker.run`. Raises what it raises by design.
+    Uses the Ray that this process is connected to, or RAY_ADDRESS, or a local one of its own. work: what each rank
+    does. Raises what that raises by design; RefusedError where workers failed oftener than `training.max_failures`
+    without a new checkpoint.
     """
-    is_ours = connect(workers)
-    if run is None:
-        from dalle2_train.launch.worker import run
+    is_ours = connect(workers.most)
     job = job.absolute()
-    # The cluster is asked, not this process: a head node often has no GPU of its own.
-    use_gpu = ray.cluster_resources().get("GPU", 0) > 0
-    trainer = TorchTrainer(
-        _rank,
-        train_loop_config={"job": job, "run": run},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(
-            name=f"{job.name}-attempt-{_next_attempt(job.run_uri)}",
-            failure_config=FailureConfig(max_failures=job.recipe.training.max_failures),
-            **_ray_storage(job.run_uri),
-        ),
-    )
     try:
+        check_room(job.recipe, workers, is_ours)
+        use_gpu = uses_gpu(job.recipe)  # once: machines that come back later bring their GPUs with them
         # Through storage, which the workers of another machine see too.
         with asking_on_signals(lambda: storage.publish_bytes(stop_uri(job.run_uri), b"")):
-            result = _fit(trainer)
+            while True:
+                outcome = _attempt(job, workers, use_gpu, {"job": job, "work": work, "holder": holder})
+                if not isinstance(outcome, Ended):
+                    return outcome
+                if outcome.error is not None and not _goes_on(job, outcome.error):
+                    raise outcome.error(outcome.message)
+                print(f"{outcome.message}; starting again", file=sys.stderr)
     finally:
         if is_ours:  # nothing after it needs its processes or its memory
             ray.shutdown()
-    if result.error is not None:
-        raise result.error
-    outcome = result.return_value
-    if isinstance(outcome, Ended):
-        raise outcome.error(outcome.message)
-    assert isinstance(outcome, FitResult)
+
+
+def _attempt(job: TrainJob, workers: WorkerCount, use_gpu: bool, config: dict[str, Any]) -> FitResult | Ended:
+    done = _newest_step(job)
+    trainer = TorchTrainer(
+        _rank,
+        train_loop_config=config,
+        torch_config=torch_config(job.recipe, use_gpu),
+        scaling_config=scaling_config(job.recipe, workers, use_gpu),
+        run_config=run_config(job),
+    )
+    try:
+        with patience(job.recipe):
+            outcome = fit_trainer(trainer).return_value
+    except TrainingFailedError as error:
+        failures = list(getattr(error, "worker_failures", {}).values()) or [error]
+        refusal = next((one for one in failures if isinstance(one, MemoryRefusal)), None)
+        if refusal is not None:  # what one rank found out alone, while the others were waiting for it
+            raise refusal from error
+        if _newest_step(job) > done:
+            return Ended(None, "workers failed again and again, but the run got further in between")
+        raise RefusedError(_told(job, done, failures[0])) from error
+    assert isinstance(outcome, FitResult | Ended)
     return outcome
+
+
+def _told(job: TrainJob, done: int, failure: Exception) -> str:
+    lines = str(failure).strip().splitlines() or [""]
+    return (
+        f"{job.run_uri}: workers failed more than training.max_failures={job.recipe.training.max_failures} times "
+        f"without a checkpoint after step {max(done, 0)}; at last {type(failure).__name__}: {lines[-1]}. Look into "
+        "that worker's log, mend what ended it, and give the same command"
+    )
+
+
+def _goes_on(job: TrainJob, error: type[Exception]) -> bool:
+    """Was it rewound, or did a machine go, so that the rest is for other workers to do?"""
+    if error is RewindError:
+        return True
+    return error is PreemptedError and not storage.exists(stop_uri(job.run_uri))
+
+
+def _newest_step(job: TrainJob) -> int:
+    """Of the checkpoints that count; -1 where there is none."""
+    return max(committed_steps(job.run_uri), default=-1)
 
 
 def _rank(config: dict[str, Any]) -> FitResult | Ended:
@@ -82,44 +122,14 @@ def _rank(config: dict[str, Any]) -> FitResult | Ended:
         node_rank=context.get_node_rank(),
     )
     try:
-        result = config["run"](job, strategy)
-    except (InputError, RefusedError, PreemptedError) as error:
+        gauges = Gauges(job.name, job.recipe.training.num_steps) if context.get_world_rank() == 0 else None
+        result = config["work"](job, strategy, Host(config["holder"], DrainWatch(), gauges))
+    except MemoryRefusal:
+        raise  # the others are in the midst of the step, and have to be ended
+    except (InputError, RefusedError, PreemptedError, RewindError) as error:
         return Ended(type(error), str(error))
     # Ray is told how it went, never where the checkpoints are: one truth about what is committed is enough.
     ray.train.report(
         {"step": int(result.step), "loss": float("nan") if result.loss is None else float(result.loss)}
     )
     return result
-
-
-def _next_attempt(run_uri: str) -> int:
-    """Ray keeps state under a run's name; a name of its own for every start leaves it nothing to trip over."""
-    uri = storage.join(run_uri, "ray", "attempts.json")
-    number = storage.read_json(uri)["attempts"] + 1 if storage.exists(uri) else 1
-    storage.publish_json(uri, {"attempts": number})
-    return number
-
-
-def _ray_storage(run_uri: str) -> dict[str, Any]:
-    """Where Ray keeps its own small files: beside ours, through our file system where it is a remote one."""
-    folder = storage.join(run_uri, "ray")
-    if storage.local_path(folder) is not None:
-        return {"storage_path": folder}
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-    filesystem, path = fsspec.core.url_to_fs(folder)
-    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}
-
-
-def _fit(trainer: TorchTrainer) -> ray.train.Result:
-    """`trainer.fit()` in a thread: in the main one Ray would take Ctrl-C for itself, and keep it ever after."""
-    future: Future[ray.train.Result] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(trainer.fit())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="ray-train", daemon=True).start()
-    return future.result()

@@ -6,12 +6,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dalle2_train.checkpoints.exchange import together
 from dalle2_train.checkpoints.layout import committed_steps
 from dalle2_train.data.embeddings.merged import Embeddings
 from dalle2_train.launch.first_batches import first_batches
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.launch.words import Words
-from dalle2_train.training.agreed_stream import together
 from dalle2_train.training.ar_prior import ArPriorModule, left_out, use_components, use_dots
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.decoder import DecoderModule, whiten_image_embed

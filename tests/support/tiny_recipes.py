@@ -11,3 +11,15 @@ DECODER = (*_TRAINING, "model.network.embed_dim=32", "model.network.image_size=8
            "model.network.time_dim=16")  # fmt: skip
 DIRECT = (*_TRAINING, "model.network.text_encoder.context_length=8", "model.network.text_encoder.width=32",
           "model.network.text_encoder.num_heads=2", "model.network.num_heads=2", "model.network.depth=1")  # fmt: skip
+UPSAMPLER = (
+    "model.network.low_size=8",
+    "model.network.high_size=16",
+    "model.network.channels=[32, 32]",
+    "data.image_size=16",
+    "data.block_size=4",
+    "training.global_batch_size=8",
+    "training.log_every_steps=2",
+    "training.num_threads=1",
+    "sampling.num_samples=2",
+    "sampling.num_steps=2",
+)

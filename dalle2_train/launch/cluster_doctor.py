@@ -1,0 +1,105 @@
+"""Are all machines of a Ray cluster fit to train together? Each is asked by a task of its own."""
+
+import importlib.metadata
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dalle2_train import storage
+from dalle2_train.doctor import FORBIDDEN, REPORTED, Check
+from dalle2_train.launch.ray_connection import connect
+
+_PATIENCE_SECONDS = 180.0
+"""Of all nodes together, which are asked at once: each has the imports of a training to do."""
+_LARGEST_SKEW_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a machine says of itself."""
+
+    versions: dict[str, str | None]
+    """Of Python and of every package that counts, this one among them; None: not installed."""
+    forbidden: dict[str, str]
+    """Packages that must not be there, with their versions."""
+    storage_fault: str | None
+    clock: float
+    """Seconds since 1970."""
+
+
+def examine_cluster(storage_uri: str | None) -> list[Check]:
+    """A check for each node of the cluster at RAY_ADDRESS, or of the one that this process is connected to."""
+    connect(0)
+    storage_uri = None if storage_uri is None else storage.absolute(storage_uri)
+    ours = _facts(None)
+    asked = [(node, time.time(), _ask(node["NodeID"], storage_uri)) for node in ray.nodes() if node["Alive"]]
+    return [_check(node, began, answer, ours) for node, began, answer in asked]
+
+
+def _ask(node_id: str, storage_uri: str | None) -> Any:
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return (
+        ray.remote(_facts).options(scheduling_strategy=there, num_cpus=0, max_retries=0).remote(storage_uri)
+    )
+
+
+def _facts(storage_uri: str | None) -> NodeFacts:
+    fault = None
+    if storage_uri is not None:
+        try:
+            storage.check_writable(storage_uri)
+        except Exception as error:
+            fault = str(error)
+    versions = {name: _version(name) for name in (*REPORTED, "dalle2-train")}
+    versions["python"] = sys.version.split()[0]
+    forbidden = {name: version for name in FORBIDDEN if (version := _version(name)) is not None}
+    return NodeFacts(versions, forbidden, fault, time.time())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _check(node: dict[str, Any], began: float, answer: Any, ours: NodeFacts) -> Check:
+    name = f"node {node['NodeManagerAddress']}"
+    try:
+        theirs: Any = ray.get(answer, timeout=max(1.0, began + _PATIENCE_SECONDS - time.time()))
+    except ray.exceptions.GetTimeoutError:
+        return Check(name, False, f"no answer in {_PATIENCE_SECONDS:.0f} s; is it overloaded, or cut off?")
+    except Exception as error:
+        return Check(name, False, _told(error))
+    faults = _faults(theirs, ours, began, time.time())
+    return Check(name, not faults, "; ".join(faults) if faults else "as this machine")
+
+
+def _told(error: Exception) -> str:
+    if "No module named 'dalle2_train'" in str(error):
+        return "dalle2_train is not installed there; install it, or give it by --working-dir or a container"
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
+
+
+def _faults(theirs: NodeFacts, ours: NodeFacts, began: float, ended: float) -> list[str]:
+    faults = [
+        f"{name} is {theirs.versions.get(name) or 'absent'} there, {version or 'absent'} here; make them equal"
+        for name, version in ours.versions.items()
+        if theirs.versions.get(name) != version
+    ]
+    faults += [
+        f"{name} {version}: pip uninstall it ({FORBIDDEN[name]})"
+        for name, version in theirs.forbidden.items()
+    ]
+    if theirs.storage_fault is not None:
+        faults.append(f"the storage cannot be written from there: {theirs.storage_fault}")
+    # Its clock was read between two readings of ours.
+    skew = max(began - theirs.clock, theirs.clock - ended, 0.0)
+    if skew > _LARGEST_SKEW_SECONDS:
+        faults.append(f"its clock is {skew:.0f} s or more off; synchronise it (chrony, ntpd)")
+    return faults
