@@ -1,0 +1,139 @@
+"""Trials that share a living training on nodes of their own: networks, processes, /tmp and /dev/shm are not shared.
+
+Checkpoints go to an S3, records of what was trained on to a folder that all nodes see.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from campaign import Trials
+from keys_recorded import KEYS, history, newest_attempt, run_recorded, wait_for_recorded_step
+from left_over import left_over, missing_files
+from nodes import Node, Nodes, nodes
+from picture_shards import write_shards
+from processes import run_ranks_with
+from servers import object_store
+from tiny_recipes import UPSAMPLER
+
+from dalle2_train.checkpoints.layout import losses_uri
+from dalle2_train.launch import TrainJob
+from dalle2_train.recipe import load_recipe
+from dalle2_train.storage import read_bytes
+from dalle2_train.storage.places import open_fs
+from dalle2_train.training.goodput import Attempt, read_attempts
+
+Act = Callable[[Nodes, Node, int], None]
+"""What is done to a node; (cluster, node, seed)."""
+Judge = Callable[[Attempt, Attempt, float], tuple[dict[str, Any], bool]]
+
+CHILD = Path(__file__).parents[1] / "support" / "driver_child.py"
+EVERY, BUCKET = 8, "s3://runs"
+SHARED = "parallel.shard=2"
+"""Both ranks share the weights, whether they are on one machine or on two: sums are then of the same parts."""
+# Ray finds out that a node is gone in 3 s rather than in 30.
+QUICK = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "1000",
+         "RAY_health_check_failure_threshold": "3"}  # fmt: skip
+
+
+@contextmanager
+def workers_nodes(folder: Path, count: int = 2) -> Iterator[Nodes]:
+    """A head and so many nodes with room for a worker each, and an S3 that they and this process see."""
+    with nodes(folder, **QUICK) as cluster, object_store(cluster.address) as url:
+        keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_ENDPOINT_URL": url}
+        os.environ.update(keys)
+        cluster.environment.update(keys, **{KEYS: str(folder / "keys")})
+        open_fs(BUCKET)[0].mkdir(BUCKET)
+        cluster.start(0)
+        cluster.wait(1)
+        for _ in range(count):
+            cluster.start(1)
+        cluster.wait(1 + count)
+        yield cluster
+
+
+def start_driver(
+    cluster: Nodes, job: TrainJob, settings: Sequence[str], workers: str = "2"
+) -> subprocess.Popen[str]:
+    """On the head; what it says goes to JOB.log."""
+    command = [sys.executable, str(CHILD), job.storage, job.name, job.data, workers, *settings]
+    with (cluster.folder / f"{job.name}.log").open("w") as log:
+        return cluster.popen(cluster.head, command, stdout=log, stderr=subprocess.STDOUT)
+
+
+class NodeTrials(Trials):
+    """So many trials as `together` are one training of two workers, which is compared in the end with the same two
+    ranks left alone: the keys of all steps, and every loss bit for bit; and of its folder nothing may be left over."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        act: Act,
+        judge: Judge,
+        together: int = 10,
+        between: int = 25,
+        *settings: str,
+    ) -> None:
+        self.name, self.folder, self._act, self._judge = name, folder, act, judge
+        self._together, self._between = together, between
+        self._settings = (
+            "training.sample_every_steps=0", f"training.num_steps={between * (together + 1)}",
+            f"training.checkpoint_every_steps={EVERY}", SHARED, *settings,
+        )  # fmt: skip
+        recipe = load_recipe("upsampler/tiny", (*UPSAMPLER, *self._settings))
+        self.whole = TrainJob(recipe, write_shards(folder / "set"), str(folder), "whole")
+        assert [code for code, _ in run_ranks_with(self.whole, 2, work=run_recorded)] == [0, 0]
+        self._found: dict[int, dict[str, Any]] = {}
+        self._stack = ExitStack()
+        self.cluster = self._stack.enter_context(workers_nodes(folder))
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def run(self, seed: int) -> dict[str, Any]:
+        if seed not in self._found:
+            self._found = self._training(seed - seed % self._together)
+        return self._found[seed]
+
+    def _training(self, first: int) -> dict[int, dict[str, Any]]:
+        job = replace(self.whole, name=f"{self.name}-{first}", storage=BUCKET)
+        driver = start_driver(self.cluster, job, self._settings)
+        moments = []
+        for number in range(self._together):
+            draws = random.Random(first + number)
+            step = self._between * number + draws.randrange(10, 5 + self._between)
+            keys = self.folder / "keys" / job.name
+            wait_for_recorded_step(keys, step)
+            disturbed = newest_attempt(keys)
+            moments.append(time.time())
+            self._act(self.cluster, draws.choice(self.cluster.nodes[1:]), first + number)
+            while newest_attempt(keys) == disturbed:
+                assert driver.poll() is None, f"the driver ended: {self.folder / job.name}.log"
+                time.sleep(0.1)
+        code = driver.wait(900)
+        is_same = code == 0 and self._is_same(job)
+        left, missing = left_over(job), missing_files(job)
+        attempts = read_attempts(job.run_uri)
+        assert len(attempts) == len(moments) + 1, (len(attempts), moments)
+        found = {}
+        for number, moment in enumerate(moments):
+            seen, kept = self._judge(attempts[number], attempts[number + 1], moment)
+            found[first + number] = {
+                "class": self.name, "seed": first + number, "done": True,
+                "seen": {**seen, "left_over": left, "missing": missing},
+                "kept": kept and is_same and not left and not missing,
+            }  # fmt: skip
+        return found
+
+    def _is_same(self, job: TrainJob) -> bool:
+        texts = [read_bytes(losses_uri(one.run_uri)) for one in (job, self.whole)]
+        ours = history(self.folder / "keys" / job.name)
+        return texts[0] == texts[1] and ours == history(Path(self.whole.run_uri) / "keys")

@@ -1,0 +1,44 @@
+"""Drains a random node of a training on Ray, as before a preemption, at a random step; another one comes.
+
+    python tests/faults/node_drained.py --trials 10
+
+A trial is kept where at most one step was done again, and the run went on to the keys and losses of two undisturbed
+ranks. What was seen is appended to node_drained.jsonl beside this file; started again, it does the trials that are not
+there yet. Needs root and iproute2.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from campaign import conduct
+from living_nodes import NodeTrials
+from nodes import Node, Nodes
+
+from dalle2_train.training.goodput import Attempt
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+DEADLINE = 45
+
+
+def act(cluster: Nodes, node: Node, seed: int) -> None:
+    cluster.run([
+        f"{sys.prefix}/bin/ray", "drain-node", "--address", cluster.ray_address,
+        "--node-id", cluster.ids()[node.address], "--reason", "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message", "the machine goes", "--deadline-remaining-seconds", str(DEADLINE),
+    ])  # fmt: skip
+    cluster.start(1)
+    time.sleep(DEADLINE)
+    cluster.kill(node)
+
+
+def judge(before: Attempt, after: Attempt, moment: float) -> tuple[dict[str, Any], bool]:
+    repeated = before.step - after.resumed_from
+    return {"repeated": repeated, "seconds_down": round(after.began - moment, 1)}, repeated <= 1
+
+
+if __name__ == "__main__":
+    conduct(RESULTS, lambda folder: NodeTrials("node-drained", folder, act, judge), 10, __doc__)
