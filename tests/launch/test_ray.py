@@ -24,7 +24,7 @@ STEPS = ("training.num_steps=40", "training.checkpoint_every_steps=10", "trainin
 
 def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint_and_nothing_else(make_job, monkeypatch):
     job = make_job("run", *STEPS)
-    killed = kill_a_worker(Path(job.run_uri), 15)
+    killed = kill_a_worker(Path(job.run_uri), 25)
     result = train(job, workers=2)
     assert killed and result.step == 40 and result.resumed_from in (10, 20, 30)
     assert read_manifest(f"{job.run_uri}/checkpoints/step-00000040").world_size == 2

@@ -51,7 +51,7 @@ def run(capsys):
 
 def train_on_two(job: TrainJob, plain: TrainJob) -> int:
     """On Ray with a worker killed, and `plain`, the same, in two processes undisturbed; where Ray's went on."""
-    killed = kill_a_worker(Path(job.run_uri), 15)
+    killed = kill_a_worker(Path(job.run_uri), 25)
     result = train(job, workers=2)
     assert killed and result.step == 40
     assert read_manifest(f"{job.run_uri}/checkpoints/step-00000040").world_size == 2
