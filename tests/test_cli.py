@@ -274,7 +274,7 @@ def test_runs_tells_where_the_time_went(tmp_path: Path, capsys: pytest.CaptureFi
     clock = iter((1000.0, 1100.0, 1150.0, 1180.0, 1250.0))
     run = tmp_path / "a"
     for resumed_from, steps in ((0, (1, 2)), (1, (2,))):
-        goodput = Goodput(str(run), resumed_from, 2, lambda: next(clock))
+        goodput = Goodput(str(run), resumed_from, 2, clock=lambda: next(clock))
         for step in steps:
             goodput.add(step, Lap(50.0, 5.0, 0.0, 0.0))
         publish_json(goodput.uri, goodput.to_json())

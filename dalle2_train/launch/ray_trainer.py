@@ -40,12 +40,14 @@ class Ended:
     message: str
 
 
-def train_on_ray(job: TrainJob, workers: WorkerCount, holder: str = "", work: Run = run) -> FitResult:
+def train_on_ray(
+    job: TrainJob, workers: WorkerCount, holder: str = "", asked: float | None = None, work: Run = run
+) -> FitResult:
     """Train on Ray workers; a worker's death restarts all from the last committed checkpoint.
 
-    Uses the Ray that this process is connected to, or RAY_ADDRESS, or a local one of its own. work: what each rank
-    does. Raises what that raises by design; RefusedError where workers failed oftener than `training.max_failures`
-    without a new checkpoint.
+    Uses the Ray that this process is connected to, or RAY_ADDRESS, or a local one of its own. holder, asked: as of
+    `Host`. work: what each rank does. Raises what that raises by design; RefusedError where workers failed oftener than
+    `training.max_failures` without a new checkpoint.
     """
     is_ours = connect(workers.most)
     job = job.absolute()
@@ -53,9 +55,10 @@ def train_on_ray(job: TrainJob, workers: WorkerCount, holder: str = "", work: Ru
         check_room(job.recipe, workers, is_ours)
         use_gpu = uses_gpu(job.recipe)  # once: machines that come back later bring their GPUs with them
         # Through storage, which the workers of another machine see too.
+        config = {"job": job, "work": work, "holder": holder, "asked": asked}
         with asking_on_signals(lambda: storage.publish_bytes(stop_uri(job.run_uri), b"")):
             while True:
-                outcome = _attempt(job, workers, use_gpu, {"job": job, "work": work, "holder": holder})
+                outcome = _attempt(job, workers, use_gpu, config)
                 if not isinstance(outcome, Ended):
                     return outcome
                 if outcome.error is not None and not _goes_on(job, outcome.error):
@@ -123,7 +126,7 @@ def _rank(config: dict[str, Any]) -> FitResult | Ended:
     )
     try:
         gauges = Gauges(job.name, job.recipe.training.num_steps) if context.get_world_rank() == 0 else None
-        result = config["work"](job, strategy, Host(config["holder"], DrainWatch(), gauges))
+        result = config["work"](job, strategy, Host(config["holder"], config["asked"], DrainWatch(), gauges))
     except MemoryRefusal:
         raise  # the others are in the midst of the step, and have to be ended
     except (InputError, RefusedError, PreemptedError, RewindError) as error:

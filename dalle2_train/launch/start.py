@@ -1,6 +1,7 @@
 """Start a training or go on with it, in this process or on Ray's workers."""
 
 import sys
+import time
 from dataclasses import replace
 
 from dalle2_train import storage
@@ -25,6 +26,7 @@ def train(job: TrainJob, workers: int | str | WorkerCount = 0) -> FitResult:
     another training of the name among it; PreemptedError after a stop on request; RefusedError where the loss stays no
     number, no checkpoint is whole, too much of the data is faulty, or a step does not fit into memory.
     """
+    asked = time.time()
     job = job.absolute()
     if (done := finished(job.run_uri, job.recipe.training.num_steps)) is not None:
         manifest = read_manifest(done.model)
@@ -43,8 +45,8 @@ def train(job: TrainJob, workers: int | str | WorkerCount = 0) -> FitResult:
             # Ray is imported where it is wanted only.
             from dalle2_train.launch.ray_trainer import train_on_ray
 
-            return train_on_ray(job, count, lease.holder.id)
-        return _train_here(job, lease.holder.id)
+            return train_on_ray(job, count, lease.holder.id, asked)
+        return _train_here(job, lease.holder.id, asked)
 
 
 def _absolute_tracking(job: TrainJob) -> TrainJob:
@@ -57,12 +59,12 @@ def _absolute_tracking(job: TrainJob) -> TrainJob:
     return replace(job, tracking=absolute_tracking_uri(job.tracking))
 
 
-def _train_here(job: TrainJob, holder: str) -> FitResult:
+def _train_here(job: TrainJob, holder: str, asked: float) -> FitResult:
     from dalle2_train.launch.worker import Host, run
 
     while True:
         try:
             with one_rank_strategy(job.recipe.parallel) as strategy:
-                return run(job, strategy, Host(holder))
+                return run(job, strategy, Host(holder, asked))
         except RewindError as error:
             print(error, file=sys.stderr)

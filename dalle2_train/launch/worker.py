@@ -21,6 +21,8 @@ class Host:
 
     holder: str = ""
     """Id of the run's lease; "": it has none."""
+    asked: float | None = None
+    """When the training was asked for, in seconds since 1970; None: when its ranks are there."""
     is_drained: IsDrained = lambda: False
     """Is the rank's machine about to go?"""
     gauges: Recorder | None = None
@@ -38,6 +40,7 @@ def run(job: TrainJob, strategy: MeshStrategy, host: Host) -> FitResult:
             strategy,
             recorder=build_recorder(assembly, host.gauges) if dist.get_rank() == 0 else None,
             sampler=assembly.sampler,
+            asked=host.asked,
             is_drained=host.is_drained,
             check_owner=lambda: check_held(job.run_uri, host.holder) if host.holder else None,
         )

@@ -21,6 +21,7 @@ from dalle2_train.training.agreed_stream import AgreedStream
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.callbacks import Pictures, Records
 from dalle2_train.training.checkpointing import Checkpoints, Constant
+from dalle2_train.training.goodput import Goodput
 from dalle2_train.training.journal import Journal
 from dalle2_train.training.loop import Resume, run_steps
 from dalle2_train.training.protocols import OpenStream, Recorder, Sampler
@@ -63,6 +64,8 @@ class Setup:
     sampler: Sampler | None = None
     extra_files: Mapping[str, bytes] | None = None
     """What lies beside the weights."""
+    asked: float | None = None
+    """When the training was asked for, in seconds since 1970; None: now."""
     is_drained: IsDrained = lambda: False
     """Is a machine of the training about to go?"""
     check_owner: Callable[[], object] = lambda: None
@@ -127,7 +130,8 @@ def finished(run_uri: str, num_steps: int) -> FitResult | None:
 def _open_journal(setup: Setup, num_steps: int, start: int) -> Journal | None:
     if dist.get_rank() > 0:
         return None
-    return Journal(setup.run_uri, num_steps, start, dist.get_world_size(), setup.recorder)
+    goodput = Goodput(setup.run_uri, start, dist.get_world_size(), setup.asked)
+    return Journal(setup.run_uri, num_steps, goodput, setup.recorder)
 
 
 def _release(module: UnclipModule, setup: Setup, checkpoint: str) -> None:

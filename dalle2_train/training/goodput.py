@@ -1,7 +1,8 @@
 """Goodput: the share of a run's wall time that went into steps which are in its history, over all attempts.
 
 The rest is accounted for: steps done again after a restart, waiting for data and for checkpoints, drawing pictures, and
-the time in which there was no training at all, between attempts and before their first steps.
+the time in which there was no training at all, between attempts and before their first steps. It begins when the
+training is asked for, and ends when its last checkpoint is written and its weights are released.
 """
 
 import time
@@ -95,12 +96,20 @@ class Goodput:
     """Keeps a run's attempts, this one among them; rank 0 has it."""
 
     def __init__(
-        self, run_uri: str, resumed_from: int, world_size: int, clock: Callable[[], float] = time.time
+        self,
+        run_uri: str,
+        resumed_from: int,
+        world_size: int,
+        asked: float | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """asked: when the training was, in seconds since 1970. Of a run's later attempts it does not matter: they
+        follow those before without a gap."""
         self.uri, self._clock = goodput_uri(run_uri), clock
-        now = clock()
-        self._now = Attempt(now, resumed_from, world_size, now, resumed_from)
-        self._attempts = [*read_attempts(run_uri), self._now]
+        before, now = read_attempts(run_uri), clock()
+        began = now if asked is None or before else min(asked, now)
+        self._now = Attempt(began, resumed_from, world_size, now, resumed_from)
+        self._attempts = [*before, self._now]
         self.last_stall = 0.0
         """Seconds that the last checkpoint kept the training waiting."""
 
@@ -114,9 +123,20 @@ class Goodput:
         self.last_stall = lap.checkpoint or self.last_stall
         now.pictures += lap.pictures
 
+    def end(self) -> None:
+        """What went since the last step was waiting for the last checkpoint, and for the weights to be released."""
+        now = self._now
+        since, now.seen = now.seen, self._clock()
+        now.checkpoint += now.seen - since
+
     def mark(self, step: int) -> None:
         """A checkpoint of this step may be gone on from."""
         self._now.marks.append((step, self._now.useful))
+
+    @property
+    def resumed_from(self) -> int:
+        """Updates that earlier attempts had done."""
+        return self._now.resumed_from
 
     @property
     def account(self) -> Account:

@@ -14,15 +14,12 @@ _LAST_WORDS_SECONDS = 60.0
 class Journal:
     """progress.json, goodput.json and the recorder of one attempt."""
 
-    def __init__(
-        self, run_uri: str, num_steps: int, resumed_from: int, world_size: int, recorder: Recorder | None
-    ) -> None:
-        self.run_uri, self.recorder = run_uri, recorder
+    def __init__(self, run_uri: str, num_steps: int, goodput: Goodput, recorder: Recorder | None) -> None:
+        self.run_uri, self.goodput, self.recorder = run_uri, goodput, recorder
         self._publisher = Publisher()
         self.progress = Progress(run_uri, num_steps, self._publisher.put)
-        self.goodput = Goodput(run_uri, resumed_from, world_size)
         self._complained: set[str] = set()
-        self._tell("recording", lambda recorder: recorder.begin(resumed_from))
+        self._tell("recording", lambda recorder: recorder.begin(goodput.resumed_from))
 
     def step(self, step: int, loss: float) -> None:
         """A step is done, whose time `goodput` has been told."""
@@ -43,6 +40,8 @@ class Journal:
 
     def finish(self, status: str, step: int, loss: float | None) -> None:
         """Say how it ended, where that can still be said."""
+        if status in ("finished", "preempted"):
+            self.goodput.end()
         self.progress.write(status, step, loss)
         self._publisher.put(self.goodput.uri, self.goodput.to_json())
         self._publisher.close(_LAST_WORDS_SECONDS)

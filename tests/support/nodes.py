@@ -135,7 +135,9 @@ class Nodes:
             "print(json.dumps({n['NodeManagerAddress']: n['NodeID'] for n in ray.nodes() if n['Alive']}))"
         )
         done = self.run([sys.executable, "-c", code], check=False)
-        return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
+        # What Ray has to say, it may say after that.
+        found = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        return json.loads(found[-1]) if found else {}
 
     def kill(self, node: Node) -> None:
         """All its processes at once, as a machine that loses its power."""

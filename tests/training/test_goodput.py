@@ -40,6 +40,22 @@ def test_a_run_that_fell_back_repeats_what_several_attempts_did():
     assert account(attempts).repeated == 20 and account(attempts).useful == 30
 
 
+def test_the_wall_time_begins_with_the_command_and_ends_with_the_released_weights(tmp_path):
+    now = [100.0]
+    goodput = Goodput(str(tmp_path), 0, 2, asked=70.0, clock=lambda: now[0])
+    now[0] = 110.0
+    goodput.add(1, Lap(10.0, 0.0, 1.0, 0.0))
+    now[0] = 115.0
+    goodput.end()
+    found = goodput.account
+    assert (found.wall, found.useful, found.checkpoint, found.down) == (45, 9, 6, 30)
+    storage.publish_json(goodput.uri, goodput.to_json())
+    # A later command's start is between two attempts anyway.
+    now[0] = 200.0
+    again = Goodput(str(tmp_path), 1, 2, asked=150.0, clock=lambda: now[0])
+    assert again.account.wall == 130 and read_attempts(str(tmp_path))[0].began == 70
+
+
 def test_attempts_outlive_the_process(tmp_path):
     now = [100.0]
     first = Goodput(str(tmp_path), 0, 2, clock=lambda: now[0])
