@@ -33,9 +33,9 @@ RELATIVE = {"float64": 1e-10, "float32": 1e-5}
 def found(tmp_path_factory) -> Path:
     """Every family's every run, one JSON file each."""
     folder = tmp_path_factory.mktemp("numerics")
-    for world_size in (2, 4):
-        jobs = [(family, dtype, layout) for family, layout in CASES if layout.world_size == world_size
-                for dtype in RELATIVE]  # fmt: skip
+    for world_size, family in product((2, 4), FAMILIES):
+        layouts = [one for of, one in CASES if of == family and one.world_size == world_size]
+        jobs = [(family, dtype, layout) for layout, dtype in product(layouts, RELATIVE)]
         codes = call_in_ranks(numerics_rank.train_layouts, world_size, folder, jobs, seconds=1500)
         assert codes == [0] * world_size
     for family, dtype in product(FAMILIES, RELATIVE):

@@ -13,6 +13,7 @@ from family_rank import Order, double
 from toy_training import process_group, strategy_of
 
 from dalle2_train import seeding
+from dalle2_train.checkpoints.exchange import gather
 from dalle2_train.checkpoints.manifest import ModelManifest
 from dalle2_train.data.selection.selection import Ledger
 from dalle2_train.data.stream.batches import DecoderBatch, PriorBatch
@@ -56,6 +57,7 @@ class Watched(UnclipModule):
     what the rank holds when it holds most."""
 
     shadow: dict[str, torch.Tensor]
+    shard: int
     held = 0
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -73,9 +75,7 @@ class Watched(UnclipModule):
         return found
 
     def _gathered(self) -> dict[str, torch.Tensor]:
-        return {
-            name: whole(parameter.detach()).clone() for name, parameter in trained_parameters(self.network)
-        }
+        return whole(dict(trained_parameters(self.network)), self.shard)
 
     def _count_held(self) -> int:
         assert self.ema is not None
@@ -95,8 +95,11 @@ class WatchedDecoder(Watched, DecoderModule):
     pass
 
 
-def whole(tensor: Any) -> torch.Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+def whole(tensors: dict[str, torch.Tensor], shard: int) -> dict[str, torch.Tensor]:
+    """Put together from the parts of the first `shard` ranks, which share a copy: in one exchange, for a step has
+    hundreds of them."""
+    parts = gather({name: local(tensor.detach()) for name, tensor in tensors.items()})[:shard]
+    return {name: torch.cat([part[name] for part in parts]) for name in tensors}
 
 
 def build(family: str, dtype: torch.dtype, settings: Any) -> Watched:
@@ -155,15 +158,15 @@ def train(folder: Path, family: str, dtype_name: str, layout: Layout, strategy: 
     )
     settings = (training, OptimizerConfig(learning_rate=1e-3, weight_decay=0.1), layout.parallel)
     module = build(family, dtype, settings)
+    module.shard = layout.shard
     run = folder / f"{family}-{dtype_name}-{layout.name}"
     manifest = ModelManifest(kind=family, config={"layout": layout.name})
     fit(module, Setup(lambda *_: Drawn(family, dtype), str(run), manifest, strategy))
     assert module.ema is not None
-    differ = [
-        name
-        for name, mean in module.ema.averages.items()
-        if not torch.equal(whole(mean), module.shadow[name])
-    ]
+    means = whole(module.ema.averages, layout.shard)
+    differ = [name for name, mean in means.items() if not torch.equal(mean, module.shadow[name])]
+    assert all(means[name].shape == parameter.shape for name, parameter in module.network.named_parameters()
+               if parameter.requires_grad)  # fmt: skip
     held = [0] * dist.get_world_size()
     dist.all_gather_object(held, module.held)
     blocks = [sum(p.numel() for p in block.parameters()) for block in module.blocks()]

@@ -1,5 +1,6 @@
 """Ranks as plain processes, without Ray: forked from a server that has done the slow imports once."""
 
+import faulthandler
 import multiprocessing as mp
 import os
 import sys
@@ -116,6 +117,8 @@ def _job_rank(
 
 def _enter(environment: dict[str, str]) -> None:
     """The server has that of when it began."""
+    # Of a rank that crashes it is told where.
+    faulthandler.enable(all_threads=True)
     os.environ.update(environment)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
 
