@@ -163,7 +163,7 @@ def _train(
     module: UnclipModule, setup: Setup, resumed: tuple[str, ModelManifest] | None, journal: Journal | None
 ) -> None:
     folder, manifest = resumed if resumed else (None, None)
-    quarantine = Quarantine(setup.run_uri, setup.recorder)
+    quarantine = Quarantine(setup.run_uri, journal)
     order = manifest.order if manifest else None
     stream = together(lambda: setup.open_stream(order, quarantine.met.append))
     with contextlib.closing(stream):

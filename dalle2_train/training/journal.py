@@ -1,6 +1,6 @@
 """What rank 0 tells of a run while it goes: how far it is, where its time went, metrics. None stops a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dalle2_train.training.goodput import Goodput
@@ -29,6 +29,10 @@ class Journal:
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """To the recorder, if there is one."""
         self._tell("recording metrics", lambda recorder: recorder.metrics(step, values))
+
+    def document(self, name: str, value: Mapping[str, Any]) -> None:
+        """A JSON document to the recorder, if there is one."""
+        self._tell("recording documents", lambda recorder: recorder.document(name, value))
 
     def image(self, name: str, step: int, image: Any) -> None:
         """A picture to the recorder, if there is one."""

@@ -18,9 +18,9 @@ from dalle2_train.errors import RefusedError
 from dalle2_train.storage.lines import JsonLines
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.callbacks import outcome_of
+from dalle2_train.training.journal import Journal
 from dalle2_train.training.outcome import StepOutcome
-from dalle2_train.training.protocols import Batches, Recorder
-from dalle2_train.training.records import report_once
+from dalle2_train.training.protocols import Batches
 
 
 class FaultRecord(JsonLines):
@@ -52,12 +52,12 @@ class FaultRecord(JsonLines):
 class Quarantine(pl.Callback):
     """On every rank: gathers what all ranks' streams have met, and ends the run on all of them when it is too much."""
 
-    def __init__(self, run_uri: str, recorder: Recorder | None) -> None:
-        self.run_uri, self.recorder = run_uri, recorder
+    def __init__(self, run_uri: str, journal: Journal | None) -> None:
+        """journal: rank 0's."""
+        self.run_uri, self._journal = run_uri, journal
         self.met: list[Fault] = []  # where this rank's stream puts its faults
         self.record = FaultRecord(run_uri) if dist.get_rank() == 0 else None
         self._num_told = 0
-        self._complained: set[str] = set()
 
     def begin(self, step: int, stream: Batches) -> None:
         """Record what is known of the data before training. RefusedError, on every rank, where that is too much."""
@@ -115,19 +115,12 @@ class Quarantine(pl.Callback):
     def _publish(self, ledgers: dict[str, Any]) -> None:
         account = {"sources": ledgers, "max_faulty": self._max_faulty}
         storage.publish_json(ledger_uri(self.run_uri), account)
-        try:
-            if self.recorder is not None:
-                self.recorder.document("data/ledger.json", account)
-        except Exception as error:
-            report_once(self._complained, "recording the data's ledger", error)
+        if self._journal is not None:
+            self._journal.document("data/ledger.json", account)
 
     def _log(self, step: int) -> None:
-        if self.recorder is None or self.record is None or not self.record.by_kind:
-            return
-        try:
-            self.recorder.metrics(step, {f"faults/{kind}": n for kind, n in self.record.by_kind.items()})
-        except Exception as error:
-            report_once(self._complained, "recording faults", error)
+        if self._journal is not None and self.record is not None and self.record.by_kind:
+            self._journal.metrics(step, {f"faults/{kind}": n for kind, n in self.record.by_kind.items()})
 
     def _verdict(self, outcome: StepOutcome) -> str:
         """The same on every rank; rank 0 knows what earlier attempts met."""
