@@ -86,6 +86,10 @@ bench-inversion: setup  ## how well RELEASE's decoder gives pictures of DATA bac
 bench-upsamplers: setup  ## both upsamplers against bicubic on held-out emoji, trained first: docs/results/upsamplers.json
 	$(BIN)/python -m benchmarks.upsamplers
 
+.PHONY: bench-checkpoints
+bench-checkpoints: setup  ## how long a checkpoint keeps a training waiting, on an idle machine: docs/results/checkpoint_stall.json
+	$(BIN)/python -m benchmarks.checkpoint_stall
+
 .PHONY: bench-networks
 bench-networks: setup  ## our networks beside diffusers', on an idle machine: docs/results/networks.json
 	$(BIN)/python -m benchmarks.networks

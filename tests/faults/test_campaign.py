@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -13,9 +14,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import checkpoint_cut
 import checkpoint_flip
+import driver_kill
+import living
+import living_nodes
+import node_drained
+import node_kill
 import resize
 import storage_away
+import worker_frozen
+import worker_kill
+import worker_terminated
 from campaign import lines_of
+from nodes import can_have_nodes
 from report import BEGIN, DOCS, FOLDER, PROMISES, table
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(900)]
@@ -59,6 +69,57 @@ def test_storage_that_fails(tmp_path: Path, kind: str):
     trials = storage_away.StorageTrials(tmp_path)
     try:
         assert_kept(trials.run(300 + storage_away.KINDS.index(kind)))
+    finally:
+        trials.close()
+
+
+@system
+def test_workers_that_are_killed_told_to_end_and_frozen(tmp_path: Path):
+    """One living training of two workers on Ray: each in turn."""
+    import ray
+
+    acts = (psutil.Process.kill, psutil.Process.terminate, psutil.Process.suspend)
+    judges = (worker_kill.judge, worker_terminated.judge, worker_frozen.judge)
+    judged: list[Any] = []
+
+    def judge(*attempts: Any) -> Any:
+        judged.append(judges[len(judged)](*attempts))
+        return judged[-1]
+
+    trials = living.LivingTrials(
+        "mixed", tmp_path, lambda worker, seed: acts[seed % 3](worker), judge,
+        f"training.step_deadline_seconds={worker_frozen.DEADLINE}", together=3,
+    )  # fmt: skip
+    try:
+        for seed in (300, 301, 302):
+            assert_kept(trials.run(seed))
+    finally:
+        ray.shutdown()
+
+
+@system
+def test_a_driver_that_is_killed(tmp_path: Path):
+    trials = driver_kill.DriverTrials(tmp_path, together=1)
+    assert_kept(trials.run(100))
+
+
+@system
+@pytest.mark.skipif(not can_have_nodes(), reason="needs root and iproute2")
+def test_nodes_that_are_killed_and_drained(tmp_path: Path):
+    """One living training on two nodes with an S3: one is killed, then one drained."""
+    acts, judges, judged = (node_kill.act, node_drained.act), (node_kill.judge, node_drained.judge), []
+
+    def judge(*attempts: Any) -> Any:
+        judged.append(judges[len(judged)](*attempts))
+        return judged[-1]
+
+    def act(cluster: Any, node: Any, seed: int) -> None:
+        acts[seed % 2](cluster, node, seed)
+
+    trials = living_nodes.NodeTrials("mixed", tmp_path, act, judge, together=2)
+    try:
+        for seed in (200, 201):
+            assert_kept(trials.run(seed))
     finally:
         trials.close()
 
