@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
+from mlflow.exceptions import MlflowException
 
 from dalle2_train import storage
 from dalle2_train.errors import InputError
-from dalle2_train.tracking.uri import absolute_tracking_uri, database_file
+from dalle2_train.tracking.uri import absolute_tracking_uri, connect, database_file
 
 REPORTED = ("torch", "pytorch-lightning", "ray", "webdataset", "transformers", "mlflow", "diffusers", "numpy")
 OPTIONAL = ("diffusers",)
@@ -100,7 +101,7 @@ def _tried(name: str, uri: str, attempt: Callable[[str], object]) -> Check:
 
 
 def _check_tracking(uri: str) -> None:
-    """An answer from MLflow's server, or a writable folder for its SQLite file."""
+    """An answer from MLflow's server to who has our name and password, or a writable folder for its SQLite file."""
     uri = absolute_tracking_uri(uri)
     file = database_file(uri)
     if file is not None:
@@ -108,7 +109,12 @@ def _check_tracking(uri: str) -> None:
     elif uri.startswith("http"):
         # MLflow's own client would wait minutes for a server that is not there.
         with urllib.request.urlopen(f"{uri}/health", timeout=_TIMEOUT_S):
-            return
+            pass
+        try:
+            connect(uri).search_experiments(max_results=1)
+        except MlflowException as error:
+            raise InputError(f"it answers, but not to us ({error}); are MLFLOW_TRACKING_USERNAME and "
+                             "MLFLOW_TRACKING_PASSWORD right?") from error  # fmt: skip
 
 
 def main() -> int:

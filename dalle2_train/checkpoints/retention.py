@@ -37,6 +37,16 @@ def remove_checkpoint(folder: str) -> None:
     storage.remove(folder)
 
 
+def finish_removals(run_uri: str) -> None:
+    """Remove what a process that was killed left of checkpoints that it was removing. One that is newer than all that
+    count may yet be in the making, and is its save's to remove."""
+    newest = max(committed_steps(run_uri), default=0)
+    for step in started_steps(run_uri):
+        folder = checkpoint_uri(run_uri, step)
+        if step < newest and not has_manifest(folder):
+            remove_checkpoint(folder)
+
+
 def _best(run_uri: str, steps: list[int], count: int) -> list[int]:
     if count == 0:
         return []

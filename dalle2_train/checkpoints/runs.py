@@ -15,7 +15,7 @@ from dalle2_train.checkpoints.layout import (
 from dalle2_train.checkpoints.manifest import has_manifest
 from dalle2_train.errors import InputError
 
-Status = Literal["running", "finished", "preempted", "refused", "failed"]
+Status = Literal["starting", "running", "finished", "preempted", "refused", "failed"]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ def connect(workers: int) -> bool:
     if "RAY_ADDRESS" not in os.environ:
         # A local Ray's workers are ours: what they have to say comes back as a result, an error or progress.json.
         options |= {
+            # Else Ray would join what `ray start` has left on this machine, whoever asked for that.
+            "address": "local",
             "num_cpus": max(workers, os.cpu_count() or 1),
             "include_dashboard": False,
             "log_to_driver": False,

@@ -1,6 +1,7 @@
 """Is there room for the workers? Ray waits for it without a word."""
 
 import sys
+from collections.abc import Mapping
 
 import ray
 
@@ -13,19 +14,34 @@ from dalle2_train.recipe import Recipe
 def check_room(recipe: Recipe, workers: WorkerCount, is_ours: bool) -> None:
     """Says on stderr what the cluster lacks now, for it may grow. is_ours: this machine's own Ray, which does not:
     InputError."""
-    there, each = ray.cluster_resources(), resources_of_worker(recipe, uses_gpu(recipe))
-    lacking = {name: amount * workers.least for name, amount in each.items()
-               if amount * workers.least > there.get(name, 0.0)}  # fmt: skip
-    if not lacking:
-        return
-    told = ", ".join(f"{amount:g} {name}" for name, amount in lacking.items())
-    has = ", ".join(f"{there.get(name, 0.0):g} {name}" for name in lacking)
-    if is_ours:
-        raise InputError(
-            f"{workers.least} workers need {told}, and this machine's Ray has {has}; take fewer --workers, lower "
-            "workers.num_cpus, num_gpus, memory_gb or resources, or give a cluster's RAY_ADDRESS"
+    has_gpu, there = uses_gpu(recipe), ray.cluster_resources()
+    each = resources_of_worker(recipe, has_gpu)
+    wanted = {name: amount * workers.least for name, amount in each.items()}
+    if lacking := _lacking(wanted, there):
+        told, has = _told(lacking), ", ".join(f"{there.get(name, 0.0):g} {name}" for name in lacking)
+        if is_ours:
+            raise InputError(
+                f"{workers.least} workers need {told}, and this machine's Ray has {has}; take fewer --workers, lower "
+                "workers.num_cpus, num_gpus, memory_gb or resources, or give a cluster's RAY_ADDRESS"
+            )
+        _say(f"waiting for machines: {workers.least} workers need {told}, and the cluster has {has}")
+    elif not is_ours and (busy := _lacking(wanted, ray.available_resources())):
+        _say(
+            f"waiting for others to end: {workers.least} workers need {_told(busy)}, which the cluster has in use"
         )
-    print(
-        f"waiting for machines: {workers.least} workers need {told}, and the cluster has {has}",
-        file=sys.stderr,
-    )
+    if not has_gpu and not is_ours and recipe.workers.num_gpus is None:
+        _say(
+            "training on CPUs, for the cluster has no GPU now; workers.num_gpus=1 waits for machines that have"
+        )
+
+
+def _lacking(wanted: Mapping[str, float], there: Mapping[str, float]) -> dict[str, float]:
+    return {name: amount for name, amount in wanted.items() if amount > there.get(name, 0.0)}
+
+
+def _told(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr)

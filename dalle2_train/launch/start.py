@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 
 from dalle2_train import storage
-from dalle2_train.checkpoints.layout import stop_uri
+from dalle2_train.checkpoints.layout import progress_uri, stop_uri
 from dalle2_train.checkpoints.lease import Lease
 from dalle2_train.checkpoints.manifest import read_manifest
 from dalle2_train.launch.begun import check_begun
@@ -15,6 +15,7 @@ from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.launch.recorders import send_the_rest
 from dalle2_train.launch.worker_count import WorkerCount
 from dalle2_train.training.fit import FitResult, finished
+from dalle2_train.training.records import Progress
 from dalle2_train.training.rewind import RewindError
 
 
@@ -41,6 +42,8 @@ def train(job: TrainJob, workers: int | str | WorkerCount = 0) -> FitResult:
     with Lease(job.run_uri) as lease:
         if was_stopped:  # the one before; whoever asks from here on asks us
             storage.remove(stop_uri(job.run_uri))
+        if not storage.exists(progress_uri(job.run_uri)):  # Ray may take minutes: it can be followed, and stopped
+            Progress(job.run_uri, job.recipe.training.num_steps, storage.publish_json).write("starting", 0, None)
         if count.most > 0:
             # Ray is imported where it is wanted only.
             from dalle2_train.launch.ray_trainer import train_on_ray

@@ -13,7 +13,7 @@ from dalle2_train.checkpoints.exchange import of_first_rank, together
 from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, model_uri, progress_uri
 from dalle2_train.checkpoints.load import newest_whole
 from dalle2_train.checkpoints.manifest import ModelManifest, has_manifest, read_manifest
-from dalle2_train.checkpoints.retention import Keep
+from dalle2_train.checkpoints.retention import Keep, finish_removals
 from dalle2_train.checkpoints.save import Guard
 from dalle2_train.checkpoints.shared import check_shared
 from dalle2_train.errors import PreemptedError, RefusedError
@@ -157,6 +157,7 @@ def _tidy(run_uri: str) -> None:
     if dist.get_rank() == 0:
         storage.sweep(run_uri, _ABANDONED_SECONDS)
         finish_rewind(run_uri)
+        finish_removals(run_uri)
 
 
 def _train(

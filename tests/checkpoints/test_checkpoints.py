@@ -15,7 +15,7 @@ from dalle2_train.checkpoints import ModelManifest, consolidate, model_digest, o
 from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, model_uri, started_steps
 from dalle2_train.checkpoints.load import load_into, newest_whole
 from dalle2_train.checkpoints.manifest import find_faults, read_manifest
-from dalle2_train.checkpoints.retention import Keep
+from dalle2_train.checkpoints.retention import Keep, finish_removals
 from dalle2_train.checkpoints.save import Guard, Snapshot, save
 from dalle2_train.checkpoints.state import restore_optimizer, state_of
 from dalle2_train.errors import InputError, RefusedError
@@ -89,6 +89,16 @@ def test_the_last_ones_are_kept(run):
     for step in (1, 3, 4):
         trained.save(run, step)
     assert started_steps(run) == committed_steps(run) == [3, 4]
+
+
+def test_what_a_killed_process_left_of_old_ones_is_removed_and_what_is_in_the_making_stays(run):
+    trained = Trained()
+    for step in (4, 6):
+        trained.save(run, step)
+    for step in (2, 9):
+        storage.publish_bytes(storage.join(checkpoint_uri(run, step), "__0_0.distcp"), b"half")
+    finish_removals(run)
+    assert started_steps(run) == [4, 6, 9] and committed_steps(run) == [4, 6]
 
 
 def test_the_best_ones_are_kept_beside_the_newest(run):
