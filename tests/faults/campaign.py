@@ -48,6 +48,9 @@ def conduct(results: Path, open_trials: Callable[[Path], Trials], count: int, ab
 
 def _do(results: Path, trials: Trials, seeds: list[int]) -> None:
     began = time.monotonic()
+    results.write_text(
+        "".join(json.dumps(line) + "\n" for line in lines_of(results))
+    )  # without a line that was cut
     with results.open("a", buffering=1) as stream:
         for done, seed in enumerate(seeds):
             line = trials.run(seed)

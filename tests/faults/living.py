@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import ray
 from campaign import Trials
 from keys_recorded import history, run_recorded
 from picture_shards import write_shards
@@ -46,6 +47,9 @@ class LivingTrials(Trials):
         assert [code for code, _ in run_ranks_with(self.job, 2, work=run_recorded)] == [0, 0]
         self._found: dict[int, dict[str, Any]] = {}
         local_ray(2)
+
+    def close(self) -> None:
+        ray.shutdown()
 
     def run(self, seed: int) -> dict[str, Any]:
         if seed not in self._found:

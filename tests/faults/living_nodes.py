@@ -13,9 +13,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from campaign import Trials
-from keys_recorded import KEYS, history, newest_attempt, run_recorded, wait_for_recorded_step
+from keys_recorded import (
+    KEYS,
+    history,
+    newest_attempt,
+    run_recorded,
+    wait_for_next_attempt,
+    wait_for_recorded_step,
+)
 from left_over import left_over, missing_files
 from nodes import Node, Nodes, nodes
 from picture_shards import write_shards
@@ -30,8 +38,8 @@ from dalle2_train.storage import read_bytes
 from dalle2_train.storage.places import open_fs
 from dalle2_train.training.goodput import Attempt, read_attempts
 
-Act = Callable[[Nodes, Node, int], None]
-"""What is done to a node; (cluster, node, seed)."""
+Act = Callable[[Nodes, Node, str, int], Callable[[], object] | None]
+"""What is done to a node; (cluster, node, its id in Ray, seed). Returns what is done once the training has gone on."""
 Judge = Callable[[Attempt, Attempt, float], tuple[dict[str, Any], bool]]
 
 CHILD = Path(__file__).parents[1] / "support" / "driver_child.py"
@@ -46,9 +54,11 @@ QUICK = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "1
 @contextmanager
 def workers_nodes(folder: Path, count: int = 2) -> Iterator[Nodes]:
     """A head and so many nodes with room for a worker each, and an S3 that they and this process see."""
-    with nodes(folder, **QUICK) as cluster, object_store(cluster.address) as url:
+    with ExitStack() as stack:
+        cluster = stack.enter_context(nodes(folder, **QUICK))
+        url = stack.enter_context(object_store(cluster.address))
         keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_ENDPOINT_URL": url}
-        os.environ.update(keys)
+        stack.enter_context(patch.dict(os.environ, keys))
         cluster.environment.update(keys, **{KEYS: str(folder / "keys")})
         open_fs(BUCKET)[0].mkdir(BUCKET)
         cluster.start(0)
@@ -109,15 +119,16 @@ class NodeTrials(Trials):
         moments = []
         for number in range(self._together):
             draws = random.Random(first + number)
+            node, ids = draws.choice(self.cluster.nodes[1:]), self.cluster.wait(len(self.cluster.nodes))
             step = self._between * number + draws.randrange(10, 5 + self._between)
             keys = self.folder / "keys" / job.name
-            wait_for_recorded_step(keys, step)
+            wait_for_recorded_step(keys, step, driver)
             disturbed = newest_attempt(keys)
             moments.append(time.time())
-            self._act(self.cluster, draws.choice(self.cluster.nodes[1:]), first + number)
-            while newest_attempt(keys) == disturbed:
-                assert driver.poll() is None, f"the driver ended: {self.folder / job.name}.log"
-                time.sleep(0.1)
+            afterwards = self._act(self.cluster, node, ids[node.address], first + number)
+            wait_for_next_attempt(keys, disturbed, driver)
+            if afterwards is not None:
+                afterwards()
         code = driver.wait(900)
         is_same = code == 0 and self._is_same(job)
         left, missing = left_over(job), missing_files(job)

@@ -22,7 +22,7 @@ from dalle2_train.training.goodput import Attempt
 RESULTS = Path(__file__).with_suffix(".jsonl")
 
 
-def act(cluster: Nodes, node: Node, seed: int) -> None:
+def act(cluster: Nodes, node: Node, node_id: str, seed: int) -> None:
     cluster.kill(node)
     cluster.start(1)
 

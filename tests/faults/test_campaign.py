@@ -76,8 +76,6 @@ def test_storage_that_fails(tmp_path: Path, kind: str):
 @system
 def test_workers_that_are_killed_told_to_end_and_frozen(tmp_path: Path):
     """One living training of two workers on Ray: each in turn."""
-    import ray
-
     acts = (psutil.Process.kill, psutil.Process.terminate, psutil.Process.suspend)
     judges = (worker_kill.judge, worker_terminated.judge, worker_frozen.judge)
     judged: list[Any] = []
@@ -94,7 +92,7 @@ def test_workers_that_are_killed_told_to_end_and_frozen(tmp_path: Path):
         for seed in (300, 301, 302):
             assert_kept(trials.run(seed))
     finally:
-        ray.shutdown()
+        trials.close()
 
 
 @system
@@ -113,10 +111,10 @@ def test_nodes_that_are_killed_and_drained(tmp_path: Path):
         judged.append(judges[len(judged)](*attempts))
         return judged[-1]
 
-    def act(cluster: Any, node: Any, seed: int) -> None:
-        acts[seed % 2](cluster, node, seed)
+    def act(cluster: Any, node: Any, node_id: str, seed: int) -> Any:
+        return acts[seed % 2](cluster, node, node_id, seed)
 
-    trials = living_nodes.NodeTrials("mixed", tmp_path, act, judge, together=2)
+    trials = living_nodes.NodeTrials("mixed", tmp_path, act, judge, together=2, between=150)
     try:
         for seed in (200, 201):
             assert_kept(trials.run(seed))

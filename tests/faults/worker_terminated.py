@@ -22,7 +22,7 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 
 def judge(before: Attempt, after: Attempt, moment: float) -> tuple[dict[str, Any], bool]:
     repeated = before.step - after.resumed_from
-    return {"repeated": repeated, "seconds_down": round(after.began - moment, 1)}, repeated <= 1
+    return {"repeated": repeated, "seconds_down": round(after.began - moment, 1)}, 0 <= repeated <= 1
 
 
 if __name__ == "__main__":

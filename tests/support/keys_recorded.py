@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 import zlib
 from collections.abc import Iterator
@@ -83,10 +84,18 @@ def keys_folder(job: TrainJob) -> Path:
     return Path(shared, job.name) if shared else Path(job.run_uri, "keys")
 
 
-def wait_for_recorded_step(folder: Path, step: int) -> None:
-    """Until the newest attempt has begun it."""
-    while _newest_step(folder) < step:
+def wait_for_recorded_step(folder: Path, step: int, driver: subprocess.Popen[str]) -> None:
+    """Until the newest attempt has begun it. driver: has to live until then."""
+    while newest_step(folder) < step:
+        assert driver.poll() is None, f"the driver ended with {driver.poll()} before step {step}"
         time.sleep(0.05)
+
+
+def wait_for_next_attempt(folder: Path, attempt: Path | None, driver: subprocess.Popen[str]) -> None:
+    """Until one after `attempt` has begun its first step. driver: as above."""
+    while newest_attempt(folder) == attempt or newest_step(folder) < 0:
+        assert driver.poll() is None, f"the driver ended with {driver.poll()}"
+        time.sleep(0.1)
 
 
 def newest_attempt(folder: Path) -> Path | None:
@@ -94,7 +103,8 @@ def newest_attempt(folder: Path) -> Path | None:
     return max(folder.glob("*-0.jsonl"), default=None)
 
 
-def _newest_step(folder: Path) -> int:
+def newest_step(folder: Path) -> int:
+    """That the newest attempt has begun last; -1 where it has begun none."""
     newest = newest_attempt(folder)
     lines = newest.read_text().splitlines(keepends=True) if newest else []
     return max((json.loads(line)[0] for line in lines if line.endswith("\n")), default=-1)

@@ -119,12 +119,12 @@ class Nodes:
         self.nodes.append(node)
         return node
 
-    def wait(self, count: int, seconds: float = 120) -> None:
-        """Until the head knows so many nodes alive."""
+    def wait(self, count: int, seconds: float = 120) -> dict[str, str]:
+        """Until the head knows so many nodes alive; their `ids`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if len(self.ids()) == count:
-                return
+            if len(ids := self.ids()) == count:
+                return ids
             time.sleep(0.5)
         raise AssertionError(f"no {count} nodes after {seconds:.0f} s; see {self.folder}/*.log")
 
