@@ -3,16 +3,14 @@
 import importlib.metadata
 import os
 import sys
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
-from mlflow.exceptions import MlflowException
 
 from dalle2_train import storage
 from dalle2_train.errors import InputError
-from dalle2_train.tracking.uri import absolute_tracking_uri, connect, database_file
+from dalle2_train.tracking.reach import check_reachable
 
 REPORTED = ("torch", "pytorch-lightning", "ray", "webdataset", "transformers", "mlflow", "diffusers", "numpy")
 OPTIONAL = ("diffusers",)
@@ -20,7 +18,6 @@ FORBIDDEN = {
     "lightning": "Ray prefers it to pytorch-lightning and two class trees meet; 2.6.2 and 2.6.3 were malicious",
     "torchvision": "transformers changes its image processors when it is there",
 }
-_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def examine(storage_uri: str | None = None, tracking_uri: str | None = None) -> 
     if storage_uri is not None:
         checks.append(_tried("storage", storage_uri, storage.check_writable))
     if tracking_uri is not None:
-        checks.append(_tried("tracking", tracking_uri, _check_tracking))
+        checks.append(_tried("tracking", tracking_uri, check_reachable))
     return DoctorReport(tuple(checks))
 
 
@@ -98,23 +95,6 @@ def _tried(name: str, uri: str, attempt: Callable[[str], object]) -> Check:
     except (InputError, OSError) as error:
         return Check(name, False, f"{uri}: {error}")
     return Check(name, True, uri)
-
-
-def _check_tracking(uri: str) -> None:
-    """An answer from MLflow's server to who has our name and password, or a writable folder for its SQLite file."""
-    uri = absolute_tracking_uri(uri)
-    file = database_file(uri)
-    if file is not None:
-        storage.check_writable(str(file.parent))
-    elif uri.startswith("http"):
-        # MLflow's own client would wait minutes for a server that is not there.
-        with urllib.request.urlopen(f"{uri}/health", timeout=_TIMEOUT_S):
-            pass
-        try:
-            connect(uri).search_experiments(max_results=1)
-        except MlflowException as error:
-            raise InputError(f"it answers, but not to us ({error}); are MLFLOW_TRACKING_USERNAME and "
-                             "MLFLOW_TRACKING_PASSWORD right?") from error  # fmt: skip
 
 
 def main() -> int:

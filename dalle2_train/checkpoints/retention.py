@@ -1,6 +1,8 @@
 """Which checkpoints stay: the newest, and those of the lowest loss."""
 
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from dalle2_train import storage
@@ -20,15 +22,17 @@ class Keep(NamedTuple):
 
 
 def retire(run_uri: str, step: int, keep: Keep) -> None:
-    """Remove old checkpoints, and unfinished ones. step: of the newest, which is whole."""
-    steps = [
-        old for old in committed_steps(run_uri) if old == step or (old < step and old not in keep.damaged)
-    ]
-    kept = {*steps[-keep.newest :], *_best(run_uri, steps, keep.best), step}
-    for old in started_steps(run_uri):
-        folder = checkpoint_uri(run_uri, old)
-        if old not in kept and (old < step or not has_manifest(folder)):
-            remove_checkpoint(folder)
+    """Remove old checkpoints, and unfinished ones; what cannot be removed is told. step: of the newest, which is
+    whole."""
+    with _in_nobodys_way(run_uri):
+        steps = [
+            old for old in committed_steps(run_uri) if old == step or (old < step and old not in keep.damaged)
+        ]
+        kept = {*steps[-keep.newest :], *_best(run_uri, steps, keep.best), step}
+        for old in started_steps(run_uri):
+            folder = checkpoint_uri(run_uri, old)
+            if old not in kept and (old < step or not has_manifest(folder)):
+                remove_checkpoint(folder)
 
 
 def remove_checkpoint(folder: str) -> None:
@@ -40,11 +44,21 @@ def remove_checkpoint(folder: str) -> None:
 def finish_removals(run_uri: str) -> None:
     """Remove what a process that was killed left of checkpoints that it was removing. One that is newer than all that
     count may yet be in the making, and is its save's to remove."""
-    newest = max(committed_steps(run_uri), default=0)
-    for step in started_steps(run_uri):
-        folder = checkpoint_uri(run_uri, step)
-        if step < newest and not has_manifest(folder):
-            remove_checkpoint(folder)
+    with _in_nobodys_way(run_uri):
+        newest = max(committed_steps(run_uri), default=0)
+        for step in started_steps(run_uri):
+            folder = checkpoint_uri(run_uri, step)
+            if step < newest and not has_manifest(folder):
+                remove_checkpoint(folder)
+
+
+@contextmanager
+def _in_nobodys_way(run_uri: str) -> Iterator[None]:
+    """What cannot be removed now stops nothing: the next start and the next save try again."""
+    try:
+        yield
+    except Exception as error:
+        print(f"old checkpoints in {run_uri} could not be removed: {error}", file=sys.stderr)
 
 
 def _best(run_uri: str, steps: list[int], count: int) -> list[int]:

@@ -12,6 +12,7 @@ from dalle2_train.checkpoints.layout import (
     progress_uri,
     stop_uri,
 )
+from dalle2_train.checkpoints.lease import read_holder
 from dalle2_train.checkpoints.manifest import has_manifest
 from dalle2_train.errors import InputError
 
@@ -32,6 +33,8 @@ class RunStatus:
     """Seconds since 1970."""
     is_trained: bool
     """Does a process hold its lease? It may be between two attempts, and say preempted or failed."""
+    beat: int
+    """Rises while a process holds its lease."""
     checkpoint: int | None
     """Step of the newest committed checkpoint."""
     model: str | None
@@ -66,7 +69,7 @@ def _status(storage_uri: str, name: str) -> RunStatus:
             f"{run_uri}: no run here; `dalle2-train runs --storage {storage_uri}` lists those there are"
         )
     said: dict[str, Any] = storage.read_json(progress_uri(run_uri))
-    steps = committed_steps(run_uri)
+    steps, holder = committed_steps(run_uri), read_holder(lease_uri(run_uri))
     return RunStatus(
         name=name,
         status=said["status"],
@@ -75,7 +78,8 @@ def _status(storage_uri: str, name: str) -> RunStatus:
         loss=said["loss"],
         seconds_left=said["seconds_left"],
         updated=said["updated"],
-        is_trained=said["status"] == "running" or storage.exists(lease_uri(run_uri)),
+        is_trained=said["status"] == "running" or holder is not None,
+        beat=0 if holder is None else holder.beat,
         checkpoint=steps[-1] if steps else None,
         model=model_uri(run_uri) if has_manifest(model_uri(run_uri)) else None,
         time=_time(run_uri),

@@ -1,7 +1,6 @@
 """Writing a checkpoint: every rank writes its part; the manifest makes it count."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -75,7 +74,7 @@ def save(
 
     _first(group, commit)
     if dist.get_rank() == 0:
-        _retire(run_uri, step, keep)
+        retire(run_uri, step, keep)
     return folder
 
 
@@ -92,14 +91,6 @@ def _check_there(folder: str, manifest: ModelManifest) -> None:
     if absent:
         raise InputError(f"{absent[0]} was written by another rank, and is not seen from the first one's machine; give "
                          "a --storage that all machines share")  # fmt: skip
-
-
-def _retire(run_uri: str, step: int, keep: Keep) -> None:
-    """What cannot be removed now is in nobody's way: the next save tries again."""
-    try:
-        retire(run_uri, step, keep)
-    except Exception as error:
-        print(f"old checkpoints in {run_uri} could not be removed: {error}", file=sys.stderr)
 
 
 def _write_tensors(state: dict[str, Any], stage: Path, group: dist.ProcessGroup | None) -> None:

@@ -124,10 +124,13 @@ def _follow(storage_uri: str, name: str) -> None:
     from dalle2_train.checkpoints.runs import list_runs
     from dalle2_train.workflow.progress import on_a_line, watch_run
 
+    sign, heard = None, time.monotonic()
     with on_a_line(name, watch_run(storage.join(storage_uri, name))):
         while True:
             (run,) = list_runs(storage_uri, name)
-            if not run.is_trained or time.time() - run.updated > 60 * _SILENT_MINUTES:
+            if (run.updated, run.beat) != sign:
+                sign, heard = (run.updated, run.beat), time.monotonic()
+            if not run.is_trained or time.monotonic() - heard > 60 * _SILENT_MINUTES:
                 return
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 

@@ -52,8 +52,8 @@ def train_on_ray(
     is_ours = connect(workers.most)
     job = job.absolute()
     try:
-        check_room(job.recipe, workers, is_ours)
         use_gpu = uses_gpu(job.recipe)  # once: machines that come back later bring their GPUs with them
+        check_room(job.recipe, workers, use_gpu, is_ours)
         # Through storage, which the workers of another machine see too.
         config = {"job": job, "work": work, "holder": holder, "asked": asked}
         with asking_on_signals(lambda: storage.publish_bytes(stop_uri(job.run_uri), b"")):

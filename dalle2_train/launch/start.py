@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from dalle2_train import storage
@@ -42,14 +44,29 @@ def train(job: TrainJob, workers: int | str | WorkerCount = 0) -> FitResult:
     with Lease(job.run_uri) as lease:
         if was_stopped:  # the one before; whoever asks from here on asks us
             storage.remove(stop_uri(job.run_uri))
-        if not storage.exists(progress_uri(job.run_uri)):  # Ray may take minutes: it can be followed, and stopped
-            Progress(job.run_uri, job.recipe.training.num_steps, storage.publish_json).write("starting", 0, None)
-        if count.most > 0:
-            # Ray is imported where it is wanted only.
-            from dalle2_train.launch.ray_trainer import train_on_ray
+        with _starting(job):
+            if count.most > 0:
+                # Ray is imported where it is wanted only.
+                from dalle2_train.launch.ray_trainer import train_on_ray
 
-            return train_on_ray(job, count, lease.holder.id, asked)
-        return _train_here(job, lease.holder.id, asked)
+                return train_on_ray(job, count, lease.holder.id, asked)
+            return _train_here(job, lease.holder.id, asked)
+
+
+@contextmanager
+def _starting(job: TrainJob) -> Iterator[None]:
+    """Until its ranks can say how far they are, which takes Ray minutes, the run is told to be starting."""
+    uri = progress_uri(job.run_uri)
+    before = storage.read_json(uri) if storage.exists(uri) else {"step": 0, "loss": None}
+    progress = Progress(job.run_uri, job.recipe.training.num_steps, storage.publish_json)
+    progress.write("starting", before["step"], before["loss"])
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):  # what ended it is what is told
+            if storage.read_json(uri)["status"] == "starting":
+                progress.write("failed", before["step"], before["loss"])
+        raise
 
 
 def _absolute_tracking(job: TrainJob) -> TrainJob:

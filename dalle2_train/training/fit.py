@@ -106,7 +106,7 @@ def fit(module: UnclipModule, setup: Setup) -> FitResult:
     finally:
         loss = module.outcome.loss if module.outcome else None
         if journal is not None:
-            journal.finish(status, module.completed_steps, loss)
+            journal.finish(status, module.completed_steps, loss, module.stopwatch.lap())
     return FitResult(run_uri, module.completed_steps, loss, start, model_uri(run_uri), checkpoint)
 
 

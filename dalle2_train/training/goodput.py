@@ -2,7 +2,8 @@
 
 The rest is accounted for: steps done again after a restart, waiting for data and for checkpoints, drawing pictures, and
 the time in which there was no training at all, between attempts and before their first steps. It begins when the
-training is asked for, and ends when its last checkpoint is written and its weights are released.
+training is asked for (by the clock of that machine), and ends when its last checkpoint is written and its weights are
+released.
 """
 
 import time
@@ -123,11 +124,13 @@ class Goodput:
         self.last_stall = lap.checkpoint or self.last_stall
         now.pictures += lap.pictures
 
-    def end(self) -> None:
-        """What went since the last step was waiting for the last checkpoint, and for the weights to be released."""
+    def end(self, pictures: float) -> None:
+        """The training has. What went since its last step, but for the seconds of its pictures, was waiting for the
+        last checkpoint, and for the weights to be released."""
         now = self._now
         since, now.seen = now.seen, self._clock()
-        now.checkpoint += now.seen - since
+        now.pictures += pictures
+        now.checkpoint += max(0.0, now.seen - since - pictures)
 
     def mark(self, step: int) -> None:
         """A checkpoint of this step may be gone on from."""
@@ -140,7 +143,7 @@ class Goodput:
 
     @property
     def account(self) -> Account:
-        """Of all attempts, up to the last step that was told."""
+        """Of all attempts, up to the last step that was told, or the end."""
         return account(self._attempts)
 
     def to_json(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dalle2_train.training.goodput import Goodput
 from dalle2_train.training.protocols import Recorder
 from dalle2_train.training.publisher import Publisher
 from dalle2_train.training.records import Progress, report_once
+from dalle2_train.training.stopwatch import Lap
 
 _LAST_WORDS_SECONDS = 60.0
 
@@ -42,10 +43,10 @@ class Journal:
         """Before a checkpoint counts."""
         self._tell("keeping the record", lambda recorder: recorder.flush())
 
-    def finish(self, status: str, step: int, loss: float | None) -> None:
-        """Say how it ended, where that can still be said."""
+    def finish(self, status: str, step: int, loss: float | None, since: Lap) -> None:
+        """Say how it ended, where that can still be said. since: what went after the last step."""
         if status in ("finished", "preempted"):
-            self.goodput.end()
+            self.goodput.end(since.pictures)
         self.progress.write(status, step, loss)
         self._publisher.put(self.goodput.uri, self.goodput.to_json())
         self._publisher.close(_LAST_WORDS_SECONDS)

@@ -18,8 +18,9 @@ from toy_training import losses
 from dalle2_train import storage
 from dalle2_train.checkpoints import open_model
 from dalle2_train.checkpoints.manifest import ModelManifest
-from dalle2_train.errors import InputError
-from dalle2_train.launch import check, train
+from dalle2_train.checkpoints.runs import RunStatus, list_runs
+from dalle2_train.errors import InputError, RefusedError
+from dalle2_train.launch import check, train, worker
 from dalle2_train.recipe import build_recipe
 
 
@@ -50,6 +51,29 @@ def test_a_mixture_trains_like_a_set(make_job, shards, tmp_path):
     mixture.write_text(text.format(shards, 3))
     with pytest.raises(InputError, match="the shards"):
         train(job)
+
+
+def test_a_run_is_seen_while_it_starts(make_job, monkeypatch):
+    """As where Ray waits for machines."""
+    job = make_job(
+        "run", "training.num_steps=4", "training.sample_every_steps=0", "training.checkpoint_every_steps=2"
+    )
+
+    def seen() -> RunStatus:
+        return list_runs(job.storage, job.name)[0]
+
+    def wait_in_vain(*_: object) -> None:
+        told.append(seen())
+        raise RefusedError("no machine came")
+
+    told: list[RunStatus] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "run", wait_in_vain)
+        with pytest.raises(RefusedError, match="no machine came"):
+            train(job)
+        assert (told[0].status, told[0].step, told[0].is_trained) == ("starting", 0, True)
+        assert (seen().status, seen().is_trained) == ("failed", False)
+    assert train(job).step == 4 and seen().status == "finished"
 
 
 @pytest.mark.system

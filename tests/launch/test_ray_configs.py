@@ -48,30 +48,33 @@ def test_what_makes_no_sense_is_refused(setting: str, told: str):
 def test_a_cluster_may_grow_and_this_machine_does_not(monkeypatch, capsys):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 6.0, "memory": 64e9})
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 6.0, "memory": 64e9})
-    check_room(recipe("workers.num_cpus=3"), WorkerCount.of(2), is_ours=True)
+    check_room(recipe("workers.num_cpus=3"), WorkerCount.of(2), use_gpu=False, is_ours=True)
     assert capsys.readouterr().err == ""
-    check_room(recipe("workers.num_cpus=4"), WorkerCount.of(2), is_ours=False)
+    check_room(recipe("workers.num_cpus=4"), WorkerCount.of(2), use_gpu=False, is_ours=False)
     assert "2 workers need 8 CPU, and the cluster has 6 CPU" in capsys.readouterr().err
     with pytest.raises(
         InputError, match=r"2 workers need 8 CPU, 2 nvme, and this machine's Ray has 6 CPU, 0 nvme"
     ):
         check_room(
-            recipe("workers.num_cpus=4", "workers.resources={nvme: 1}"), WorkerCount.of(2), is_ours=True
+            recipe("workers.num_cpus=4", "workers.resources={nvme: 1}"),
+            WorkerCount.of(2),
+            use_gpu=False,
+            is_ours=True,
         )
 
 
 def test_who_waits_for_others_or_trains_without_a_gpu_is_told(monkeypatch, capsys):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 6.0})
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 1.0})
-    check_room(recipe("workers.num_gpus=0"), WorkerCount.of(2), is_ours=False)
+    check_room(recipe("workers.num_gpus=0"), WorkerCount.of(2), use_gpu=False, is_ours=False)
     assert capsys.readouterr().err == (
-        "waiting for others to end: 2 workers need 2 CPU, which the cluster has in use\n"
+        "waiting for others to end: 2 workers need 2 CPU, and of the cluster 1 CPU is free\n"
     )
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 6.0})
-    check_room(recipe(), WorkerCount.of(2), is_ours=False)
+    check_room(recipe(), WorkerCount.of(2), use_gpu=False, is_ours=False)
     assert "training on CPUs" in capsys.readouterr().err
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 6.0, "GPU": 2.0})
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 6.0, "GPU": 2.0})
-    check_room(recipe(), WorkerCount.of(2), is_ours=False)
-    check_room(recipe("workers.num_gpus=0"), WorkerCount.of(2), is_ours=True)
+    check_room(recipe(), WorkerCount.of(2), use_gpu=True, is_ours=False)
+    check_room(recipe("workers.num_gpus=0"), WorkerCount.of(2), use_gpu=False, is_ours=True)
     assert capsys.readouterr().err == ""

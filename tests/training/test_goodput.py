@@ -46,9 +46,9 @@ def test_the_wall_time_begins_with_the_command_and_ends_with_the_released_weight
     now[0] = 110.0
     goodput.add(1, Lap(10.0, 0.0, 1.0, 0.0))
     now[0] = 115.0
-    goodput.end()
+    goodput.end(pictures=2.0)
     found = goodput.account
-    assert (found.wall, found.useful, found.checkpoint, found.down) == (45, 9, 6, 30)
+    assert (found.wall, found.useful, found.checkpoint, found.pictures, found.down) == (45, 9, 4, 2, 30)
     storage.publish_json(goodput.uri, goodput.to_json())
     # A later command's start is between two attempts anyway.
     now[0] = 200.0
