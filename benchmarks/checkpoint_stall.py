@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -87,23 +88,15 @@ def main() -> int:
 
 def _train(folder: Path, data: str, args: argparse.Namespace, is_beside: bool) -> Watch:
     """Of rank 0."""
-    context = mp.get_context("spawn")
-    name = f"run-{len(list(folder.glob('run-*')))}"
-    (folder / name).mkdir()
-    queue = context.Queue()
-    ranks = [
-        context.Process(target=_rank, args=(rank, folder / name, data, _settings(args), is_beside, queue))
-        for rank in range(RANKS)
-    ]
-    for rank in ranks:
-        rank.start()
-    found = Watch(*queue.get(timeout=600))
-    for rank in ranks:
-        rank.join()
-    return found
+    run = folder / f"run-{len(list(folder.glob('run-*')))}"
+    run.mkdir()
+    with ProcessPoolExecutor(RANKS, mp.get_context("spawn")) as ranks:
+        asked = [ranks.submit(_rank, rank, run, data, _settings(args), is_beside) for rank in range(RANKS)]
+        # Of a rank that fails or dies the first to be asked hears, through gloo or the pool.
+        return [one.result(timeout=600) for one in asked][0]
 
 
-def _rank(rank: int, folder: Path, data: str, settings: Sequence[str], is_beside: bool, queue: Any) -> None:
+def _rank(rank: int, folder: Path, data: str, settings: Sequence[str], is_beside: bool) -> Watch:
     import torch
     import torch.distributed as dist
 
@@ -126,9 +119,8 @@ def _rank(rank: int, folder: Path, data: str, settings: Sequence[str], is_beside
     )
     strategy = MeshStrategy(job.recipe.parallel, torch.device("cpu"), local_rank=rank, local_world_size=RANKS)
     run(job, strategy, Host())
-    if rank == 0:
-        queue.put((watch.steps, watch.stalls))
     dist.destroy_process_group()
+    return watch
 
 
 def _save_amidst() -> None:
