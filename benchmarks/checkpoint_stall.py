@@ -93,7 +93,7 @@ def _train(folder: Path, data: str, args: argparse.Namespace, is_beside: bool) -
     with ProcessPoolExecutor(RANKS, mp.get_context("spawn")) as ranks:
         asked = [ranks.submit(_rank, rank, run, data, _settings(args), is_beside) for rank in range(RANKS)]
         # Of a rank that fails or dies the first to be asked hears, through gloo or the pool.
-        return [one.result(timeout=600) for one in asked][0]
+        return next(one.result(timeout=600) for one in asked)
 
 
 def _rank(rank: int, folder: Path, data: str, settings: Sequence[str], is_beside: bool) -> Watch:
