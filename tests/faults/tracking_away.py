@@ -34,7 +34,7 @@ from dalle2_train.storage import publish_bytes
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 THERE, AWAY, TOGETHER, CLOSE = 11.0, 60.0, 20, 0.05
-LOG_EVERY, LEAST_STEPS = 10, 100
+LOG_EVERY, LEAST_STEPS = 10, 200
 SETTINGS = (*UPSAMPLER, "training.sample_every_steps=0", "training.num_steps=10000000", "training.num_threads=1",
             f"training.log_every_steps={LOG_EVERY}", "training.checkpoint_every_steps=1000")  # fmt: skip
 Span = tuple[float, float]
