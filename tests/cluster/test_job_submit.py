@@ -34,14 +34,21 @@ def submit(head: Head, *words: str, **more: str):
     return head.run("ray", "job", "submit", "--address", head.dashboard, *words, **more)
 
 
-def test_a_training_is_submitted_and_runs_to_its_end(head, tmp_path):
-    job = ["train", "upsampler/tiny", "--data", write_shards(tmp_path), "--storage", str(tmp_path / "runs"),
-           "--name", "up", "--workers", "2"]  # fmt: skip
+def training(folder: Path, workers: int) -> list[str]:
+    words = [sys.executable, "-m", "dalle2_train.cli", "train", "upsampler/tiny", "--data", write_shards(folder),
+             "--storage", str(folder / "runs"), "--name", "up", "--workers", str(workers)]  # fmt: skip
     for setting in (*UPSAMPLER, "training.num_steps=4", "training.sample_every_steps=0"):
-        job += ["--set", setting]
-    done = submit(
-        head, "--submission-id", "up-1", "--", sys.executable, "-m", "dalle2_train.cli", *job, timeout=400
-    )
+        words += ["--set", setting]
+    return words
+
+
+def test_beside_it_a_training_without_an_address_has_a_ray_of_its_own(head, tmp_path):
+    done = head.run(*training(tmp_path, 1), timeout=400)
+    assert done.returncode == 0 and "trained to step 4" in done.stdout, done.stdout
+
+
+def test_a_training_is_submitted_and_runs_to_its_end(head, tmp_path):
+    done = submit(head, "--submission-id", "up-1", "--", *training(tmp_path, 2), timeout=400)
     assert done.returncode == 0, done.stdout
     assert "trained to step 4" in done.stdout and head.token not in done.stdout
     result = finished(str(tmp_path / "runs" / "up"), 4)
