@@ -22,7 +22,7 @@ from dalle2_train.training.goodput import Attempt
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 DEADLINE, BETWEEN = 45, 150
-"""Seconds, and steps from one to the next: until the drain is known some 50 are done."""
+"""Seconds, and steps from one to the next: some are done until the drain is known."""
 
 
 def act(cluster: Nodes, node: Node, node_id: str, seed: int) -> Callable[[], object]:

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from dalle2_train.checkpoints.runs import RunStatus, list_runs
 from dalle2_train.errors import InputError, RefusedError
 from dalle2_train.launch import check, train, worker
 from dalle2_train.recipe import build_recipe
+from dalle2_train.training.goodput import read_attempts
 
 
 def test_a_recipe_becomes_a_model_with_pictures(make_job):
@@ -73,7 +75,12 @@ def test_a_run_is_seen_while_it_starts(make_job, monkeypatch):
             train(job)
         assert (told[0].status, told[0].step, told[0].is_trained) == ("starting", 0, True)
         assert (seen().status, seen().is_trained) == ("failed", False)
+    begun: list[float] = []
+    real = worker.run
+    monkeypatch.setattr(worker, "run", lambda *given: (begun.append(time.time()), real(*given))[1])
     assert train(job).step == 4 and seen().status == "finished"
+    # Its wall time runs since it was asked for.
+    assert read_attempts(job.run_uri)[0].began < begun[0]
 
 
 @pytest.mark.system

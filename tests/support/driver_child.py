@@ -23,10 +23,8 @@ from dalle2_train.recipe import load_recipe
 def main() -> None:
     place, name, data, workers, *settings = sys.argv[1:]
     job = TrainJob(load_recipe("upsampler/tiny", (*UPSAMPLER, *settings)), data, place, name)
-    count, work = (
-        WorkerCount.of(workers),
-        getattr(keys_recorded, os.environ.get("DALLE2_TEST_WORK", "run_recorded")),
-    )
+    count = WorkerCount.of(workers)
+    work = getattr(keys_recorded, os.environ.get("DALLE2_TEST_WORK", "run_recorded"))
     if "RAY_ADDRESS" not in os.environ:
         local_ray(count.most)
     with Lease(job.run_uri) as lease:

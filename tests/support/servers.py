@@ -56,7 +56,7 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def _running(handler: type[_Handler]) -> Iterator[str]:
+def running(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     with _Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -88,7 +88,7 @@ def web_server(folder: Path, *, ranges: bool = True, etags: bool = True) -> Iter
 
         do_HEAD = do_GET  # noqa: N815
 
-    with _running(Handler) as url:
+    with running(Handler) as url:
         yield url
 
 
@@ -171,7 +171,7 @@ def flaky_proxy(upstream: str, faults: Faults) -> Iterator[str]:
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = relay  # noqa: N815
 
-    with _running(Handler) as url:
+    with running(Handler) as url:
         yield url
 
 

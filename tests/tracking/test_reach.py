@@ -1,11 +1,11 @@
 """A server that is there and one that lets us in are two things."""
 
 import base64
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from servers import running
 
 from dalle2_train.errors import InputError
 from dalle2_train.tracking.reach import check_reachable
@@ -38,12 +38,8 @@ class Guarded(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with running(Guarded) as url:
+        yield url
 
 
 def test_who_has_the_password_gets_in(url, monkeypatch):

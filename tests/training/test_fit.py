@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from toy_training import ToyNetwork, losses, train_alone
 
 from dalle2_train import storage
-from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, stop_uri
+from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, started_steps, stop_uri
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
 
 
@@ -216,3 +216,13 @@ def _wait_for(condition, seconds=120):
 def _signal(number, times=1):
     for _ in range(times):
         os.kill(os.getpid(), number)
+
+
+def test_an_old_checkpoint_that_was_half_removed_at_the_last_step_goes_at_the_next_start(tmp_path):
+    """There is no save to come that would."""
+    run = str(tmp_path / "run")
+    train_alone(run, num_steps=4, checkpoint_every_steps=2)
+    shutil.rmtree(tmp_path / "run" / "model")  # killed before it was released
+    storage.publish_bytes(storage.join(checkpoint_uri(run, 1), "__0_0.distcp"), b"half")
+    assert train_alone(run, num_steps=4, checkpoint_every_steps=2).step == 4
+    assert started_steps(run) == committed_steps(run) == [2, 4]

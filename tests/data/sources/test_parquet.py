@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from servers import running
 
 from dalle2_train.cli import main
 from dalle2_train.data.check.doctor import check
@@ -253,12 +254,8 @@ class Pictures(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[str]:
     Pictures.asked.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
-        thread.join()
+    with running(Pictures) as url:
+        yield url
 
 
 @pytest.mark.system
