@@ -138,6 +138,22 @@ def test_what_a_killed_run_was_writing_is_swept(make_set: MakeSet, embed: Embed,
     assert contents(tmp_path / "to") == whole
 
 
+def test_what_a_worker_was_writing_that_was_killed_meanwhile_is_swept(
+    make_set: MakeSet, embed: Embed, squares: SimpleNamespace, tmp_path: Path
+):
+    uri = make_set(10)
+    embed(uri, tmp_path / "whole")
+
+    def encode(images, captions):
+        for left in (".partial-staging/img_emb", "img_emb/.partial-0123-img_emb_00000.npy"):
+            (tmp_path / "to" / left).parent.mkdir(exist_ok=True)
+            (tmp_path / "to" / left).write_bytes(b"half")
+        return squares.encode(images, captions)
+
+    embed(uri, tmp_path / "to", encode)
+    assert contents(tmp_path / "to") == contents(tmp_path / "whole")
+
+
 def test_another_dtype_is_another_set_of_files(make_set: MakeSet, embed: Embed, tmp_path: Path):
     uri = make_set(10)
     embed(uri, tmp_path / "to", dtype="fp16")
