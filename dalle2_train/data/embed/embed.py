@@ -103,7 +103,8 @@ def _make(
         total = total.merged(moments)
         _refuse_too_many_faults(home, parts, shards.manifest, allowed)
         progress(len(parts), len(tasks))
-    storage.sweep(home)  # a worker that was killed in the midst left what it was writing; its part is another's by now
+    # A worker that was killed in the midst left what it was writing; another has made its part since.
+    storage.sweep(home)
     info = publish_statistics(home, total, clip_uri, config.clip_fingerprint, config.dtype)
     manifest = EmbeddingManifest(tuple(parts), info, shards.manifest.digest)
     layout.publish(manifest, home)
