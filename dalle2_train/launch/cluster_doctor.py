@@ -1,6 +1,8 @@
 """Are all machines of a Ray cluster fit to train together? Each is asked by a task of its own."""
 
 import importlib.metadata
+import os
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -30,25 +32,30 @@ class NodeFacts:
     storage_fault: str | None
     clock: float
     """Seconds since 1970."""
+    num_gpus: int = 0
+    """That torch sees; asked where Ray has some."""
 
 
 def examine_cluster(storage_uri: str | None) -> list[Check]:
     """A check for each node of the cluster at RAY_ADDRESS, or of the one that this process is connected to."""
     connect(0)
     storage_uri = None if storage_uri is None else storage.absolute(storage_uri)
-    ours = _facts(None)
-    asked = [(node, time.time(), _ask(node["NodeID"], storage_uri)) for node in ray.nodes() if node["Alive"]]
+    ours = _facts(None, has_gpus=False)
+    asked = [(node, time.time(), _ask(node, storage_uri)) for node in ray.nodes() if node["Alive"]]
     return [_check(node, began, answer, ours) for node, began, answer in asked]
 
 
-def _ask(node_id: str, storage_uri: str | None) -> Any:
-    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return (
-        ray.remote(_facts).options(scheduling_strategy=there, num_cpus=0, max_retries=0).remote(storage_uri)
-    )
+def _ask(node: dict[str, Any], storage_uri: str | None) -> Any:
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    task = ray.remote(_facts).options(scheduling_strategy=there, num_cpus=0, max_retries=0)
+    return task.remote(storage_uri, has_gpus=_gpus_of(node) > 0)
 
 
-def _facts(storage_uri: str | None) -> NodeFacts:
+def _gpus_of(node: dict[str, Any]) -> float:
+    return node["Resources"].get("GPU", 0.0)
+
+
+def _facts(storage_uri: str | None, has_gpus: bool) -> NodeFacts:
     fault = None
     if storage_uri is not None:
         try:
@@ -58,7 +65,15 @@ def _facts(storage_uri: str | None) -> NodeFacts:
     versions = {name: _version(name) for name in (*REPORTED, "dalle2-train")}
     versions["python"] = sys.version.split()[0]
     forbidden = {name: version for name in FORBIDDEN if (version := _version(name)) is not None}
-    return NodeFacts(versions, forbidden, fault, time.time())
+    num_gpus = _count_gpus() if has_gpus else 0
+    return NodeFacts(versions, forbidden, fault, time.time(), num_gpus)
+
+
+def _count_gpus() -> int:
+    """In a process of its own: Ray hides them from one that has reserved none."""
+    environment = {name: value for name, value in os.environ.items() if "VISIBLE_DEVICES" not in name}
+    count = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    return int(subprocess.run(count, env=environment, capture_output=True, check=True).stdout)
 
 
 def _version(name: str) -> str | None:
@@ -77,6 +92,11 @@ def _check(node: dict[str, Any], began: float, answer: Any, ours: NodeFacts) -> 
     except Exception as error:
         return Check(name, False, _told(error))
     faults = _faults(theirs, ours, began, time.time())
+    if theirs.num_gpus < (promised := _gpus_of(node)):
+        faults.append(
+            f"Ray promises {promised:g} GPUs there, and torch sees {theirs.num_gpus}; look for the driver (nvidia-smi), and "
+            "whether the container is given them (docker's --gpus all)"
+        )
     return Check(name, not faults, "; ".join(faults) if faults else "as this machine")
 
 

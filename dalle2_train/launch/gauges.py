@@ -17,11 +17,11 @@ _GAUGES = {
     "straggler_ratio": "the slowest rank's time for the same small work, by the median rank's",
     "step": "steps done",
     "num_steps": "steps to do",
+    "faulty_samples": "faults of the data on record, those of earlier attempts too",
 }
 _COUNTERS = {
     "skipped_steps": "updates left out",
     "loss_spikes": "losses that stood out of those before",
-    "faulty_samples": "faults of the data that were recorded",
     "restarts": "starts that went on from a checkpoint",
 }
 _FAULTS = "faults/"
@@ -34,8 +34,7 @@ class Gauges:
         self._tags = {"run": run}
         self._gauges = {name: Gauge(f"dalle2_{name}", text, ("run",)) for name, text in _GAUGES.items()}
         self._counters = {name: Counter(f"dalle2_{name}", text, ("run",)) for name, text in _COUNTERS.items()}
-        self._num_faulty = 0.0
-        self._set("num_steps", num_steps)
+        self._lasting = {"num_steps": num_steps, "faulty_samples": 0.0}
 
     def begin(self, completed_steps: int) -> None:
         """An attempt that goes on from a checkpoint is a restart."""
@@ -44,14 +43,14 @@ class Gauges:
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Sets those that Prometheus is shown, of whatever a step tells."""
-        self._set("step", step)
-        for name in _GAUGES.keys() & values.keys():
-            self._set(name, values[name])
+        if faults := [count for name, count in values.items() if name.startswith(_FAULTS)]:
+            self._lasting["faulty_samples"] = sum(faults)
+        # Ray forgets what is not told anew.
+        shown = {"step": step, **self._lasting, **values}
+        for name in _GAUGES.keys() & shown.keys():
+            self._gauges[name].set(shown[name], self._tags)
         for name in _COUNTERS.keys() & values.keys():
             self._count(name, values[name])
-        if faults := [count for name, count in values.items() if name.startswith(_FAULTS)]:
-            self._count("faulty_samples", sum(faults) - self._num_faulty)
-            self._num_faulty = sum(faults)
 
     def image(self, name: str, step: int, image: Image.Image) -> None:
         """Ignored: Prometheus keeps numbers alone."""
@@ -64,9 +63,6 @@ class Gauges:
 
     def finish(self, status: str) -> None:
         """The last values stay until Prometheus forgets them."""
-
-    def _set(self, name: str, value: float) -> None:
-        self._gauges[name].set(value, self._tags)
 
     def _count(self, name: str, more: float) -> None:
         if more > 0:

@@ -1,13 +1,16 @@
 """KubeRay's documents: fields that there are, and what they have to agree on."""
 
 import copy
+import inspect
 from typing import Any
 
 import jsonschema
 import pytest
 from cluster_files import CLUSTER, KUBERNETES, ROOT, load, name_of
 from kuberay_types import KINDS
+from ray._private import ray_constants
 
+DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 CLUSTER_FILE, JOB_FILE = CLUSTER / "kuberay" / "raycluster.yaml", CLUSTER / "kuberay" / "rayjob.yaml"
 
 
@@ -54,6 +57,17 @@ def test_the_jobs_cluster_is_the_cluster_but_for_the_dashboards_address():
     assert cluster["headGroupSpec"]["rayStartParams"].pop("dashboard-host") == "127.0.0.1"
     assert job["headGroupSpec"]["rayStartParams"].pop("dashboard-host") == "0.0.0.0"
     assert cluster == job
+
+
+@pytest.mark.parametrize("spec", specs(), ids=["RayCluster", "RayJob"])
+def test_a_worker_that_is_told_to_go_has_time_for_a_checkpoint(spec):
+    """Ray drains a node for as long as it is told, else for 30 s, and Kubernetes kills the pod after its own time."""
+    for group in spec["workerGroupSpecs"]:
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        drained = {one["name"]: one["value"] for one in container["env"]}[DRAIN]
+        assert 60 <= float(drained) < pod["terminationGracePeriodSeconds"]
+    assert DRAIN in inspect.getsource(ray_constants)
 
 
 @pytest.mark.parametrize("spec", specs(), ids=["RayCluster", "RayJob"])

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 import ray.autoscaler
 from cluster_files import LAUNCHERS, ROOT, load, name_of
+from ray.autoscaler._private.util import fillout_defaults
 
 SCHEMA = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
 
@@ -42,6 +43,20 @@ def test_the_token_goes_to_every_node_and_the_dashboard_listens_on_the_heads_own
 def test_training_is_the_workers_and_not_the_heads(config):
     head = config["available_node_types"][config["head_node_type"]]
     assert head["resources"] == {"CPU": 0}
+
+
+def test_workers_containers_see_their_gpus(config):
+    """The runtime that Ray chooses for them shows none that are not asked for."""
+    assert config["docker"]["worker_run_options"] == ["--gpus all"]
+
+
+def test_ray_installs_nothing_beside_what_the_image_has(config):
+    filled = fillout_defaults(config)
+    kinds = ("setup_commands", "head_setup_commands", "worker_setup_commands")
+    assert [filled[kind] for kind in kinds] == [[], [], []]
+    # What Ray would add where we leave them out.
+    assert any("pip install" in command for command in
+               fillout_defaults({"provider": config["provider"]})["head_setup_commands"])  # fmt: skip
 
 
 def test_the_mounted_home_is_the_images(config):

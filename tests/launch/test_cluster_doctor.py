@@ -62,15 +62,16 @@ def test_each_fault_is_named_and_the_healthy_nodes_are_well(cluster: Nodes):
     for place in (_without_package(folder), _old(folder), _late(folder)):
         ours = "" if place.name == "bare" else f"{os.pathsep}{cluster.python_path}"
         cluster.start(1, environment={"PYTHONPATH": f"{place}{ours}"})
-    cluster.wait(6)
+    cluster.start(1, num_gpus=99)
+    cluster.wait(7)
     done = cluster.run(
         [sys.executable, "-m", "dalle2_train.cli", "doctor", "--json", "--storage", str(folder / "runs")],
         check=False,
     )
     found = json.loads(done.stdout[done.stdout.index("{") :])
     checks = {check["name"]: check for check in found["checks"] if check["name"].startswith("node ")}
-    head, well, locked, bare, old, late = (checks[f"node {node.address}"] for node in cluster.nodes)
-    assert done.returncode == 3 and not found["ok"] and len(checks) == 6
+    head, well, locked, bare, old, late, blind = (checks[f"node {node.address}"] for node in cluster.nodes)
+    assert done.returncode == 3 and not found["ok"] and len(checks) == 7
     assert head["ok"] and well["ok"], (head, well)
     assert not bare["ok"] and "dalle2_train is not installed there" in bare["detail"]
     assert not old["ok"] and "torch is 2.0.0 there" in old["detail"]
@@ -78,8 +79,8 @@ def test_each_fault_is_named_and_the_healthy_nodes_are_well(cluster: Nodes):
     assert not locked["ok"] and "cannot be written from there" in locked["detail"]
     assert not late["ok"] and "its clock is" in late["detail"] and "synchronise it" in late["detail"]
     # Each has its own fault, and no other's.
-    words = ("not installed there", "torch is 2.0.0", "cannot be written", "its clock is")
-    told = [[word for word in words if word in one["detail"]] for one in (bare, old, locked, late)]
+    words = ("not installed there", "torch is 2.0.0", "cannot be written", "its clock is", "promises 99 GPUs")
+    told = [[word for word in words if word in one["detail"]] for one in (bare, old, locked, late, blind)]
     assert told == [[word] for word in words]
 
 

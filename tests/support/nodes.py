@@ -98,9 +98,15 @@ class Nodes:
         return self.nodes[0]
 
     def start(
-        self, num_cpus: int, *, environment: dict[str, str] | None = None, before: str = "true"
+        self,
+        num_cpus: int,
+        *,
+        num_gpus: int = 0,
+        environment: dict[str, str] | None = None,
+        before: str = "true",
     ) -> Node:
-        """One more, the first of which is the head. before: what its shell does before Ray starts."""
+        """One more, the first of which is the head. num_gpus: that Ray believes it has. before: what its shell does
+        before Ray starts."""
         self._made += 1
         name, address = f"{self._bridge}n{self._made}", f"{self._network}.{self._made + 1}"
         self._connect(name, address)
@@ -109,7 +115,7 @@ class Nodes:
             where = [f"--address={self.ray_address}"]
         command = [
             str(Path(sys.prefix) / "bin" / "ray"), "start", "--block", *where, f"--node-ip-address={address}",
-            f"--num-cpus={num_cpus}", "--object-store-memory=100000000",
+            f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}", "--object-store-memory=100000000",
         ]  # fmt: skip
         process = self._spawn(name, command, before, environment or {})
         while not psutil.Process(process.pid).children():
