@@ -31,7 +31,7 @@ from dalle2_train.launch import TrainJob, train
 from dalle2_train.recipe import load_recipe
 from dalle2_train.training.degradation import shrink
 from dalle2_train.training.denoising import to_signal
-from dalle2_train.training.fit import FitResult
+from dalle2_train.training.finished import FitResult
 from dalle2_train.training.upsampler import UpsamplerModelConfig
 from dalle2_train.workflow import Workflow
 from dalle2_train.workflow.questions import data_digest

@@ -23,7 +23,7 @@ from dalle2_train.generation.text_to_image import TextToImage
 from dalle2_train.launch import TrainJob, train
 from dalle2_train.launch.embed import embed
 from dalle2_train.recipe import load_recipe
-from dalle2_train.training.fit import FitResult
+from dalle2_train.training.finished import FitResult
 from dalle2_train.workflow import Workflow
 from dalle2_train.workflow.progress import Tell
 from dalle2_train.workflow.questions import data_digest

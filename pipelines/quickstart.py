@@ -30,7 +30,7 @@ from dalle2_train.launch import TrainJob, train
 from dalle2_train.launch.embed import embed
 from dalle2_train.promotion import PromotionDecision, promote
 from dalle2_train.recipe import load_recipe
-from dalle2_train.training.fit import FitResult
+from dalle2_train.training.finished import FitResult
 from dalle2_train.workflow import Workflow, loss_curves
 from dalle2_train.workflow.progress import Tell
 from dalle2_train.workflow.steps import evaluate_model, sample_captions

@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from dalle2_train import storage
-from dalle2_train.checkpoints.load import reader
+from dalle2_train.checkpoints.load import load_into, reader
 from dalle2_train.checkpoints.manifest import (
     MANIFEST_NAME,
     FileEntry,
@@ -23,6 +22,7 @@ from dalle2_train.checkpoints.manifest import (
     read_manifest,
 )
 from dalle2_train.errors import RefusedError
+from dalle2_train.storage.retry import patiently
 
 WriteModel = Callable[[dict[str, Tensor], Path], None]
 
@@ -66,7 +66,7 @@ def verified(folder: str) -> ModelManifest:
 
 def averaged_weights(checkpoint: str) -> dict[str, Tensor]:
     """A verified checkpoint's whole weights by the network's names: averages where there are any, else the value."""
-    metadata = reader(checkpoint).read_metadata().state_dict_metadata
+    metadata = patiently(checkpoint, lambda: reader(checkpoint).read_metadata()).state_dict_metadata
     tensors = {name: entry for name, entry in metadata.items() if isinstance(entry, TensorStorageMetadata)}
     names = {name.removeprefix("model."): name for name in tensors if name.startswith("model.")}
     names |= {name.removeprefix("ema."): name for name in tensors if name.startswith("ema.")}
@@ -77,7 +77,7 @@ def averaged_weights(checkpoint: str) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         # One process is what is meant here.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        dcp.load(weights, storage_reader=reader(checkpoint), no_dist=True)
+        load_into(checkpoint, weights, alone=True)
     return {name: weights[source] for name, source in names.items()}
 
 

@@ -1,7 +1,8 @@
 """Small Python values between ranks; a process without a group is its own and only rank."""
 
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from datetime import timedelta
+from typing import NoReturn, TypeVar, cast
 
 import torch.distributed as dist
 
@@ -17,6 +18,15 @@ def gather(mine: T, group: dist.ProcessGroup | None = None) -> list[T]:
     parts = [mine] * world_size()
     dist.all_gather_object(parts, mine, group=group)
     return parts
+
+
+def separate_group(patience_seconds: float) -> dist.ProcessGroup | None:
+    """The ranks once more, for exchanges beside those of the training; one that waits longer raises RuntimeError. Every
+    rank calls it. None without a group."""
+    if world_size() == 1:
+        return None
+    patience = timedelta(seconds=patience_seconds)
+    return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=patience))
 
 
 def of_first_rank(mine: T) -> T:

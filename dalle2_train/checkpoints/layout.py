@@ -28,6 +28,11 @@ def lease_uri(run_uri: str) -> str:
     return storage.join(run_uri, "lease.json")
 
 
+def attempt_uri(run_uri: str) -> str:
+    """Which start of the run is the newest."""
+    return storage.join(run_uri, "attempt.json")
+
+
 def goodput_uri(run_uri: str) -> str:
     """Where the wall time of all attempts went."""
     return storage.join(run_uri, "goodput.json")

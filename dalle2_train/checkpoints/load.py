@@ -43,14 +43,14 @@ def newest_whole(run_uri: str) -> tuple[str, ModelManifest] | None:
     return None
 
 
-def load_into(folder: str, state: dict[str, Any]) -> None:
-    """Load a verified checkpoint's tensors in place, whatever mesh wrote them; every rank calls it.
+def load_into(folder: str, state: dict[str, Any], alone: bool = False) -> None:
+    """Load a verified checkpoint's tensors in place, whatever mesh wrote them; every rank calls it, or one `alone`.
 
     Raises OSError where they cannot be read, on all ranks; what fails in passing is tried again.
     """
     for pause in (*_PAUSES, None):
         try:
-            return dcp.load(state, storage_reader=reader(folder))
+            return dcp.load(state, storage_reader=reader(folder), no_dist=alone)
         except dcp.CheckpointException as error:  # no Exception; every rank has it, with what failed where
             reasons = [reason for reason, _ in error.failures.values()]
             if pause is None or not all(is_transient(reason) for reason in reasons):

@@ -68,6 +68,7 @@ def save(
     def commit() -> None:
         manifest = _whole(snapshot, files, orders)
         _check_there(folder, manifest)
+        guard.check_owner()  # before what is flushed takes the place of what another has recorded
         guard.flush()
         guard.check_owner()
         publish_manifest(folder, manifest)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +31,6 @@ class NodeFacts:
     forbidden: dict[str, str]
     """Packages that must not be there, with their versions."""
     storage_fault: str | None
-    clock: float
-    """Seconds since 1970."""
     num_gpus: int = 0
     """That torch sees; asked where Ray has some."""
 
@@ -41,14 +40,18 @@ def examine_cluster(storage_uri: str | None) -> list[Check]:
     connect(0)
     storage_uri = None if storage_uri is None else storage.absolute(storage_uri)
     ours = _facts(None, has_gpus=False)
-    asked = [(node, time.time(), _ask(node, storage_uri)) for node in ray.nodes() if node["Alive"]]
-    return [_check(node, began, answer, ours) for node, began, answer in asked]
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    asked = [
+        (node, _on(node, _facts).remote(storage_uri, has_gpus=_gpus_of(node) > 0))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return [_check(node, answer, ours, deadline) for node, answer in asked]
 
 
-def _ask(node: dict[str, Any], storage_uri: str | None) -> Any:
+def _on(node: dict[str, Any], work: Callable[..., Any]) -> Any:
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    task = ray.remote(_facts).options(scheduling_strategy=there, num_cpus=0, max_retries=0)
-    return task.remote(storage_uri, has_gpus=_gpus_of(node) > 0)
+    return ray.remote(work).options(scheduling_strategy=there, num_cpus=0, max_retries=0)
 
 
 def _gpus_of(node: dict[str, Any]) -> float:
@@ -66,7 +69,12 @@ def _facts(storage_uri: str | None, has_gpus: bool) -> NodeFacts:
     versions["python"] = sys.version.split()[0]
     forbidden = {name: version for name in FORBIDDEN if (version := _version(name)) is not None}
     num_gpus = _count_gpus() if has_gpus else 0
-    return NodeFacts(versions, forbidden, fault, time.time(), num_gpus)
+    return NodeFacts(versions, forbidden, fault, num_gpus)
+
+
+def _clock() -> float:
+    """Seconds since 1970."""
+    return time.time()
 
 
 def _count_gpus() -> int:
@@ -83,20 +91,21 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _check(node: dict[str, Any], began: float, answer: Any, ours: NodeFacts) -> Check:
+def _check(node: dict[str, Any], answer: Any, ours: NodeFacts, deadline: float) -> Check:
     name = f"node {node['NodeManagerAddress']}"
     try:
-        theirs: Any = ray.get(answer, timeout=max(1.0, began + _PATIENCE_SECONDS - time.time()))
+        theirs: Any = ray.get(answer, timeout=max(1.0, deadline - time.monotonic()))
+        skew = _skew_of(node)
     except ray.exceptions.GetTimeoutError:
         return Check(name, False, f"no answer in {_PATIENCE_SECONDS:.0f} s; is it overloaded, or cut off?")
     except Exception as error:
         return Check(name, False, _told(error))
-    faults = _faults(theirs, ours, began, time.time())
+    faults = _faults(theirs, ours)
     if theirs.num_gpus < (promised := _gpus_of(node)):
-        faults.append(
-            f"Ray promises {promised:g} GPUs there, and torch sees {theirs.num_gpus}; look for the driver (nvidia-smi), and "
-            "whether the container is given them (docker's --gpus all)"
-        )
+        faults.append(f"Ray promises {promised:g} GPUs there, and torch sees {theirs.num_gpus}; look for the driver "
+                      "(nvidia-smi), and whether the container is given them (docker's --gpus all)")  # fmt: skip
+    if skew > _LARGEST_SKEW_SECONDS:
+        faults.append(f"its clock is {skew:.0f} s or more off; synchronise it (chrony, ntpd)")
     return Check(name, not faults, "; ".join(faults) if faults else "as this machine")
 
 
@@ -106,7 +115,15 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
 
 
-def _faults(theirs: NodeFacts, ours: NodeFacts, began: float, ended: float) -> list[str]:
+def _skew_of(node: dict[str, Any]) -> float:
+    """Seconds that its clock is off at least: it is read between two readings of ours. A node that has answered before
+    has no import to do any more, which would keep them apart."""
+    began = time.time()
+    theirs: Any = ray.get(_on(node, _clock).remote(), timeout=_PATIENCE_SECONDS)
+    return max(began - theirs, theirs - time.time(), 0.0)
+
+
+def _faults(theirs: NodeFacts, ours: NodeFacts) -> list[str]:
     faults = [
         f"{name} is {theirs.versions.get(name) or 'absent'} there, {version or 'absent'} here; make them equal"
         for name, version in ours.versions.items()
@@ -118,8 +135,4 @@ def _faults(theirs: NodeFacts, ours: NodeFacts, began: float, ended: float) -> l
     ]
     if theirs.storage_fault is not None:
         faults.append(f"the storage cannot be written from there: {theirs.storage_fault}")
-    # Its clock was read between two readings of ours.
-    skew = max(began - theirs.clock, theirs.clock - ended, 0.0)
-    if skew > _LARGEST_SKEW_SECONDS:
-        faults.append(f"its clock is {skew:.0f} s or more off; synchronise it (chrony, ntpd)")
     return faults

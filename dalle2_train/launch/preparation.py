@@ -1,6 +1,7 @@
 """What a module takes over before its first step: statistics of the embeddings, and weights to begin with."""
 
 from dalle2_train.checkpoints import weights_digest
+from dalle2_train.checkpoints.exchange import together
 from dalle2_train.data.embeddings.merged import Embeddings
 from dalle2_train.launch.initial import initial_digest, open_initial
 from dalle2_train.launch.job import TrainJob
@@ -17,10 +18,11 @@ def prepare(
     embeddings: Embeddings | None,
     words: Words,
 ) -> str | None:
-    """Statistics of the embeddings and weights to begin with, whose digest is returned."""
+    """Statistics of the embeddings and weights to begin with, whose digest is returned; every rank calls it."""
     if embeddings is not None:
         use_embeddings(job, module, embeddings, words)
-    init_from = None if job.init_from is None else _begin(job.init_from, module)
+    uri = job.init_from
+    init_from = together(lambda: None if uri is None else _begin(uri, module))
     if embeddings is not None:
         tell_what_is_left_out(job, module, embeddings)
     return init_from

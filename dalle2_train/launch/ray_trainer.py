@@ -22,7 +22,7 @@ from dalle2_train.launch.ray_fit import fit_trainer
 from dalle2_train.launch.ray_room import check_room
 from dalle2_train.launch.worker import Host, run
 from dalle2_train.launch.worker_count import WorkerCount
-from dalle2_train.training.fit import FitResult
+from dalle2_train.training.finished import FitResult
 from dalle2_train.training.memory import MemoryRefusal
 from dalle2_train.training.rewind import RewindError
 from dalle2_train.training.signals import asking_on_signals
@@ -126,13 +126,10 @@ def _rank(config: dict[str, Any]) -> FitResult | Ended:
     )
     try:
         gauges = Gauges(job.name, job.recipe.training.num_steps) if context.get_world_rank() == 0 else None
-        result = config["work"](job, strategy, Host(config["holder"], config["asked"], DrainWatch(), gauges))
+        # Returned, and not reported as it goes: Ray's report waits for all ranks, of which one may be gone. Where the
+        # checkpoints are it is never told: one truth about what is committed is enough.
+        return config["work"](job, strategy, Host(config["holder"], config["asked"], DrainWatch(), gauges))
     except MemoryRefusal:
         raise  # the others are in the midst of the step, and have to be ended
     except (InputError, RefusedError, PreemptedError, RewindError) as error:
         return Ended(type(error), str(error))
-    # Ray is told how it went, never where the checkpoints are: one truth about what is committed is enough.
-    ray.train.report(
-        {"step": int(result.step), "loss": float("nan") if result.loss is None else float(result.loss)}
-    )
-    return result

@@ -16,7 +16,7 @@ from dalle2_train.launch.job import TrainJob
 from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.launch.recorders import send_the_rest
 from dalle2_train.launch.worker_count import WorkerCount
-from dalle2_train.training.fit import FitResult, finished
+from dalle2_train.training.finished import FitResult, finished, tell_finished
 from dalle2_train.training.records import Progress
 from dalle2_train.training.rewind import RewindError
 
@@ -34,6 +34,7 @@ def train(job: TrainJob, workers: int | str | WorkerCount = 0) -> FitResult:
     if (done := finished(job.run_uri, job.recipe.training.num_steps)) is not None:
         manifest = read_manifest(done.model)
         check_begun(job, manifest)
+        tell_finished(done, job.recipe.training.num_steps)
         send_the_rest(job, manifest)
         return done
     count = WorkerCount.of(workers)

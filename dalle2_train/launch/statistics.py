@@ -29,6 +29,15 @@ _NUM_DOTS = 4096
 
 def use_embeddings(job: TrainJob, module: UnclipModule, embeddings: Embeddings, words: Words) -> None:
     """Statistics of the embedded set, before weights are loaded; every rank calls it."""
+    together(lambda: _use_moments(job, module, embeddings))
+    if isinstance(module, ArPriorModule):
+        # One rank alone: of directions that vary alike, another machine's eigensolver may choose others.
+        together(lambda: _measure_codes(job, module, embeddings, words) if dist.get_rank() == 0 else None)
+    for buffer in module.network.buffers():
+        dist.broadcast(buffer, src=0)
+
+
+def _use_moments(job: TrainJob, module: UnclipModule, embeddings: Embeddings) -> None:
     info = embeddings.info
     if isinstance(module, PriorModule):
         assert isinstance(job.recipe.model, PriorModelConfig)
@@ -37,11 +46,6 @@ def use_embeddings(job: TrainJob, module: UnclipModule, embeddings: Embeddings, 
             whiten_error(module, _covariance(embeddings))
     if isinstance(module, DecoderModule) and module.whitens:
         whiten_image_embed(module.network, info.mean, _covariance(embeddings))
-    if isinstance(module, ArPriorModule):
-        # One rank alone: of directions that vary alike, another machine's eigensolver may choose others.
-        together(lambda: _measure_codes(job, module, embeddings, words) if dist.get_rank() == 0 else None)
-    for buffer in module.network.buffers():
-        dist.broadcast(buffer, src=0)
 
 
 def tell_what_is_left_out(job: TrainJob, module: UnclipModule, embeddings: Embeddings) -> None:

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
+from dalle2_train.checkpoints.exchange import together
 from dalle2_train.checkpoints.lease import check_held
 from dalle2_train.launch.assembly import assemble
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.launch.recorders import build_recorder
 from dalle2_train.parallel.threads import cores_for_this_thread
-from dalle2_train.training.fit import FitResult, Setup, fit
+from dalle2_train.training.finished import FitResult
+from dalle2_train.training.fit import Setup, fit
 from dalle2_train.training.protocols import Recorder
 from dalle2_train.training.stopping import IsDrained
 from dalle2_train.training.strategy import MeshStrategy
@@ -33,12 +35,14 @@ def run(job: TrainJob, strategy: MeshStrategy, host: Host) -> FitResult:
     """Build what the recipe says and train it to the end; every rank of the process group calls it."""
     with cores_for_this_thread(job.recipe.training.num_threads):
         assembly = assemble(job)
+        is_first = dist.get_rank() == 0
+        recorder = together(lambda: build_recorder(assembly, host.gauges) if is_first else None)
         setup = Setup(
             assembly.open_stream,
             job.run_uri,
             assembly.manifest,
             strategy,
-            recorder=build_recorder(assembly, host.gauges) if dist.get_rank() == 0 else None,
+            recorder=recorder,
             sampler=assembly.sampler,
             asked=host.asked,
             is_drained=host.is_drained,

@@ -64,6 +64,13 @@ class JsonLines:
             if self._scratch is not None:
                 self._scratch.close()
 
+    def abandon(self) -> None:
+        """Close it as it is: the file is another's by now, or nobody's."""
+        with self._lock:
+            self._stream.close()
+        if self._scratch is not None:
+            self._scratch.close()
+
     def discard(self) -> None:
         """It has served: close it, and remove it."""
         self.close()

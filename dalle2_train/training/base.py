@@ -114,9 +114,12 @@ class UnclipModule(pl.LightningModule):
         assert mesh is not None
         self.autocast_dtype = mixed_precision_dtype(config.precision, mesh.device_type)
         device = torch.device(self.trainer.strategy.root_device)
-        place(self.network, self.blocks(), mesh, device, config, self.parallel_config, self.autocast_dtype)
-        self._trained = [parameter for _, parameter in trained_parameters(self.network)]
-        self.ema = Ema(self.network)
+        with told_what_fits(self._load(0)):
+            place(
+                self.network, self.blocks(), mesh, device, config, self.parallel_config, self.autocast_dtype
+            )
+            self._trained = [parameter for _, parameter in trained_parameters(self.network)]
+            self.ema = Ema(self.network)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self.network, self.optimizer_config, self.autocast_dtype)

@@ -10,12 +10,16 @@ import pytorch_lightning as pl
 import torch
 
 from dalle2_train import storage
+from dalle2_train.checkpoints.exchange import gather, separate_group
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.journal import Journal
 from dalle2_train.training.outcome import StepOutcome
 from dalle2_train.training.protocols import Sampler
 from dalle2_train.training.records import LossRecord, report_once
 from dalle2_train.training.spikes import SpikeDetector
+
+PATIENCE_SECONDS = 120.0
+"""So long a rank that failed to draw waits for the others to have drawn."""
 
 
 class Records(pl.Callback):
@@ -51,7 +55,7 @@ class Records(pl.Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         with suppress(OSError):  # what ended the training is told
-            self.losses.close()
+            (self.losses.close if self._journal.is_ours() else self.losses.abandon)()
 
     def _is_spike(self, outcome: StepOutcome) -> bool:
         if outcome.skipped or not self._spikes.add(outcome.loss):
@@ -80,11 +84,13 @@ class Records(pl.Callback):
 
 
 class Pictures(pl.Callback):
-    """Now and then every rank draws with the averaged weights; rank 0 keeps the picture."""
+    """Now and then every rank draws with the averaged weights; rank 0 keeps the picture. Every rank makes one."""
 
     def __init__(self, run_uri: str, sampler: Sampler, journal: Journal | None) -> None:
         self.run_uri, self.sampler, self._journal = run_uri, sampler, journal
         self._complained: set[str] = set()
+        # Of its own: on the training's, who has failed would meet the others in the midst of their drawing.
+        self._group = separate_group(PATIENCE_SECONDS)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -95,21 +101,36 @@ class Pictures(pl.Callback):
                 self.draw(pl_module, step)
 
     def draw(self, module: UnclipModule, step: int) -> None:
-        """Every rank calls it; what fails there is told once, and stops nothing."""
+        """Every rank calls it; what fails there is told once, and stops nothing. Raises RuntimeError where a rank
+        failed while the others wait for it, as they would for ever."""
+        image, error = self._drawn(module)
+        try:
+            failed = any(gather(error is not None, self._group))
+        except RuntimeError as silence:
+            raise RuntimeError("a rank failed to draw samples while the others wait for it; training."
+                               f"sample_every_steps=0 goes on without: {error or silence}") from error  # fmt: skip
+        if error is not None:
+            report_once(self._complained, "drawing samples", error)
+        if self._journal is not None and not failed:
+            self._keep(self._journal, step, image)
+
+    def _drawn(self, module: UnclipModule) -> tuple[Any, Exception | None]:
         assert module.ema is not None
         try:
             with module.ema.swap(), torch.no_grad(), module.precision_context():
                 module.network.eval()
-                image = self.sampler(module.network)
-            if self._journal is not None:
-                storage.publish_bytes(
-                    storage.join(self.run_uri, "samples", f"step-{step:08d}.png"), _png(image)
-                )
-                self._journal.image("samples", step, image)
+                return self.sampler(module.network), None
         except Exception as error:
-            report_once(self._complained, "drawing samples", error)
+            return None, error
         finally:
             module.network.train()
+
+    def _keep(self, journal: Journal, step: int, image: Any) -> None:
+        try:
+            storage.publish_bytes(storage.join(self.run_uri, "samples", f"step-{step:08d}.png"), _png(image))
+            journal.image("samples", step, image)
+        except Exception as error:
+            report_once(self._complained, "keeping samples", error)
 
 
 def outcome_of(module: UnclipModule) -> StepOutcome:

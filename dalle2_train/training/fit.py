@@ -2,17 +2,18 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytorch_lightning as pl
 import torch.distributed as dist
 
 from dalle2_train import storage
+from dalle2_train.checkpoints.attempt import begin_attempt, check_newest
 from dalle2_train.checkpoints.consolidate import consolidate
 from dalle2_train.checkpoints.exchange import of_first_rank, together
-from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, model_uri, progress_uri
+from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, model_uri
 from dalle2_train.checkpoints.load import newest_whole
-from dalle2_train.checkpoints.manifest import ModelManifest, has_manifest, read_manifest
+from dalle2_train.checkpoints.manifest import ModelManifest
 from dalle2_train.checkpoints.retention import Keep, finish_removals
 from dalle2_train.checkpoints.save import Guard
 from dalle2_train.checkpoints.shared import check_shared
@@ -21,6 +22,7 @@ from dalle2_train.training.agreed_stream import AgreedStream
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.callbacks import Pictures, Records
 from dalle2_train.training.checkpointing import Checkpoints, Constant
+from dalle2_train.training.finished import FitResult, finished, tell_finished
 from dalle2_train.training.goodput import Goodput
 from dalle2_train.training.journal import Journal
 from dalle2_train.training.loop import Resume, run_steps
@@ -34,21 +36,6 @@ from dalle2_train.training.watchdog import Watchdog
 
 _ABANDONED_SECONDS = 600.0
 """A file that nobody has written to for so long was being written by a process that was killed."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """How a run ended."""
-
-    run: str
-    step: int
-    loss: float | None
-    """Of the last step; None where it is not known any more."""
-    resumed_from: int
-    """Updates that an earlier attempt had done."""
-    model: str
-    """The folder of the released weights."""
-    checkpoint: str | None
 
 
 @dataclass(frozen=True)
@@ -80,8 +67,9 @@ def fit(module: UnclipModule, setup: Setup) -> FitResult:
     faulty; InputError where the run's folder cannot be written or holds something else.
     """
     run_uri, num_steps = setup.run_uri, module.training_config.num_steps
-    if (done := finished(run_uri, num_steps)) is not None:
+    if (done := _finished(setup, num_steps)) is not None:
         return done
+    setup = _claimed(setup)
     resumed = _resumed(setup)
     module.completed_steps = start = resumed[1].step if resumed else 0
     module.left_out = of_first_rank(left_out_steps(run_uri) if dist.get_rank() == 0 else frozenset())
@@ -110,28 +98,33 @@ def fit(module: UnclipModule, setup: Setup) -> FitResult:
     return FitResult(run_uri, module.completed_steps, loss, start, model_uri(run_uri), checkpoint)
 
 
-def finished(run_uri: str, num_steps: int) -> FitResult | None:
-    """The result of a run that has nothing left to do, or None."""
-    released = model_uri(run_uri)
-    if not has_manifest(released):
-        return None
-    step = read_manifest(released).step
-    if step < num_steps:
-        return None
-    loss = None
-    if storage.exists(progress_uri(run_uri)):
-        loss = storage.read_json(progress_uri(run_uri)).get("loss")
-    steps = committed_steps(run_uri)
-    return FitResult(
-        run_uri, step, loss, step, released, checkpoint_uri(run_uri, steps[-1]) if steps else None
-    )
+def _finished(setup: Setup, num_steps: int) -> FitResult | None:
+    """As rank 0 sees it: a folder that machines share may show the release to some of them later."""
+    is_first = dist.get_rank() == 0
+    done = of_first_rank(together(lambda: finished(setup.run_uri, num_steps) if is_first else None))
+    if done is not None and is_first:
+        tell_finished(done, num_steps, setup.recorder)
+    return done
+
+
+def _claimed(setup: Setup) -> Setup:
+    """From here on this start of the run is the one that commits."""
+    run_uri = setup.run_uri
+    check_shared(run_uri)
+    attempt = of_first_rank(together(lambda: begin_attempt(run_uri) if dist.get_rank() == 0 else ""))
+
+    def check_owner() -> None:
+        setup.check_owner()
+        check_newest(run_uri, attempt)
+
+    return replace(setup, check_owner=check_owner)
 
 
 def _open_journal(setup: Setup, num_steps: int, start: int) -> Journal | None:
     if dist.get_rank() > 0:
         return None
     goodput = Goodput(setup.run_uri, start, dist.get_world_size(), setup.asked)
-    return Journal(setup.run_uri, num_steps, goodput, setup.recorder)
+    return Journal(setup.run_uri, num_steps, goodput, setup.recorder, setup.check_owner)
 
 
 def _release(module: UnclipModule, setup: Setup, checkpoint: str) -> None:
@@ -141,14 +134,13 @@ def _release(module: UnclipModule, setup: Setup, checkpoint: str) -> None:
 
 def _resumed(setup: Setup) -> tuple[str, ModelManifest] | None:
     """(folder, manifest) of the checkpoint to go on from; None for a run that begins."""
-    check_shared(setup.run_uri)
     together(lambda: _tidy(setup.run_uri))
     resumed = newest_whole(setup.run_uri)
     if resumed is None and of_first_rank(committed_steps(setup.run_uri)):
         raise RefusedError(f"{setup.run_uri} has checkpoints, but none of them is whole; restore one, or give another "
                            "--name to begin anew")  # fmt: skip
     if resumed is not None:
-        check_same_run(setup.run_uri, resumed[1], setup.manifest_base)
+        together(lambda: check_same_run(setup.run_uri, resumed[1], setup.manifest_base))
     return resumed
 
 
@@ -190,7 +182,7 @@ def _callbacks(
         quarantine.flush()
 
     # What lies behind where the run goes on from was passed over as damaged.
-    damaged = [step for step in committed_steps(run_uri) if step > module.completed_steps]
+    damaged = [step for step in together(lambda: committed_steps(run_uri)) if step > module.completed_steps]
     keep = Keep(config.keep_checkpoints, config.keep_best_checkpoints, frozenset(damaged))
     watchdog = Watchdog(config)
     constant = Constant(setup.manifest_base, dict(setup.extra_files or {}), keep, Guard(setup.check_owner, flush),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dalle2_train.errors import InputError
 from dalle2_train.training.goodput import Goodput
 from dalle2_train.training.protocols import Recorder
 from dalle2_train.training.publisher import Publisher
@@ -15,7 +16,16 @@ _LAST_WORDS_SECONDS = 60.0
 class Journal:
     """progress.json, goodput.json and the recorder of one attempt."""
 
-    def __init__(self, run_uri: str, num_steps: int, goodput: Goodput, recorder: Recorder | None) -> None:
+    def __init__(
+        self,
+        run_uri: str,
+        num_steps: int,
+        goodput: Goodput,
+        recorder: Recorder | None,
+        check_owner: Callable[[], object] = lambda: None,
+    ) -> None:
+        """check_owner: raises InputError where the run is another process's by now."""
+        self._check_owner = check_owner
         self.run_uri, self.goodput, self.recorder = run_uri, goodput, recorder
         self._publisher = Publisher()
         self.progress = Progress(run_uri, num_steps, self._publisher.put)
@@ -44,13 +54,26 @@ class Journal:
         self._tell("keeping the record", lambda recorder: recorder.flush())
 
     def finish(self, status: str, step: int, loss: float | None, since: Lap) -> None:
-        """Say how it ended, where that can still be said. since: what went after the last step."""
+        """Say how it ended, where that can still be said, and is this process's to say. since: what went after the last
+        step."""
+        if not self.is_ours():
+            return
         if status in ("finished", "preempted"):
             self.goodput.end(since.pictures)
         self.progress.write(status, step, loss)
         self._publisher.put(self.goodput.uri, self.goodput.to_json())
         self._publisher.close(_LAST_WORDS_SECONDS)
         self._tell("finishing the record", lambda recorder: recorder.finish(status))
+
+    def is_ours(self) -> bool:
+        """False where another has taken the run over, whose records these would replace."""
+        try:
+            self._check_owner()
+        except InputError:
+            return False
+        except Exception:  # who cannot be asked has taken nothing
+            return True
+        return True
 
     def _tell(self, what: str, tell: Callable[[Recorder], object]) -> None:
         try:

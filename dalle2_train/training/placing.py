@@ -21,15 +21,30 @@ def place(
     autocast_dtype: torch.dtype | None,
 ) -> None:
     """Every rank of the mesh calls it, once. blocks: the parts that are gathered one at a time."""
+    shares = is_sharded(mesh, parallel)
     if config.channels_last:
-        use_channels_last(network, weights=not is_sharded(mesh, parallel))
-    network.to(device)
+        use_channels_last(network, weights=not shares)
+    if not shares:
+        network.to(device)
     if parallel.activation_checkpointing:
         recompute(blocks, lambda: attention_kernel(device.type))
     if config.compile:
-        for part in blocks if is_sharded(mesh, parallel) else [network]:
+        for part in blocks if shares else [network]:
             part.compile()
+    # Block by block it moves what is trained to the device, and leaves the rank's share there: the whole may be more
+    # than the device holds.
     shard_model(network, mesh, blocks, parallel, autocast_dtype)
+    _move_what_stays_whole(network, device)
+
+
+def _move_what_stays_whole(network: nn.Module, device: torch.device) -> None:
+    """Frozen parameters and buffers."""
+    for module in network.modules():
+        for parameter in module.parameters(recurse=False):
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(device)
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = buffer.to(device)
 
 
 def trained_blocks(network: nn.Module) -> list[nn.Module]:

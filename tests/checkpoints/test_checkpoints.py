@@ -4,14 +4,18 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from traceback import StackSummary
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.checkpoint import CheckpointException
 
 from dalle2_train import storage
-from dalle2_train.checkpoints import ModelManifest, consolidate, model_digest, open_model, retention
+from dalle2_train.checkpoints import ModelManifest, consolidate, load, model_digest, open_model, retention
+from dalle2_train.checkpoints.consolidate import averaged_weights
 from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, model_uri, started_steps
 from dalle2_train.checkpoints.load import load_into, newest_whole
 from dalle2_train.checkpoints.manifest import find_faults, read_manifest
@@ -124,7 +128,7 @@ def test_damaged_ones_that_were_passed_over_take_no_place(run):
 
 
 def test_who_does_not_own_the_run_any_more_changes_nothing(run):
-    trained, asked = Trained(), []
+    trained, asked, flushed = Trained(), [], []
 
     def owner_until(number: int) -> None:
         asked.append(number)
@@ -133,14 +137,42 @@ def test_who_does_not_own_the_run_any_more_changes_nothing(run):
 
     before = trained.save(run, 3)
     digest = read_manifest(before).files["__0_0.distcp"].sha256
-    for number in (1, 2):
+    for number in (1, 2, 3):
         asked.clear()
+        flushed.clear()
         with pytest.raises(InputError, match="taken over"):
-            Trained(1).save(run, 2 + number, guard=Guard(partial(owner_until, number)))
-    # Asked first of all, it touched nothing; asked last, what it wrote does not count.
+            Trained(1).save(
+                run, 2 + number, guard=Guard(partial(owner_until, number), lambda: flushed.append(1))
+            )
+        # What it has recorded took the place of the new owner's only where nothing was known of that one.
+        assert len(flushed) == (number == 3)
+    # Asked first of all, it touched nothing; asked later, what it wrote does not count.
     manifest = read_manifest(before)
     assert manifest.files["__0_0.distcp"].sha256 == digest and find_faults(before, manifest) == []
     assert committed_steps(run) == [3]
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("gone"), ValueError("of another kind")])
+def test_averages_are_read_from_storage_that_fails_in_passing_and_from_no_other(run, monkeypatch, error):
+    trained, real, calls = Trained(), dcp.load, []
+    folder = trained.save(run, 3)
+
+    def flaky(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            raise CheckpointException("reading", {0: (error, StackSummary())})
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(dcp, "load", flaky)
+    monkeypatch.setattr(load, "_PAUSES", (0.0,))
+    if isinstance(error, ValueError):
+        # An OSError is one that ranks tell each other, and a run ends with; DCP's own is no Exception.
+        with pytest.raises(OSError, match="of another kind"):
+            averaged_weights(folder)
+        return
+    weights = averaged_weights(folder)
+    assert len(calls) == 2
+    assert all(torch.equal(weights[name], average) for name, average in trained.averages.items())
 
 
 def test_old_ones_that_cannot_be_removed_fail_no_new_one(run, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from tiny_recipes import UPSAMPLER
 from token_ray import Head, fetch, token_ray
 
 from dalle2_train.checkpoints.manifest import read_manifest
-from dalle2_train.training.fit import finished
+from dalle2_train.training.finished import finished
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -15,7 +15,7 @@ from tiny_recipes import UPSAMPLER
 
 from dalle2_train.checkpoints.layout import committed_steps
 from dalle2_train.checkpoints.runs import list_runs
-from dalle2_train.training.fit import finished
+from dalle2_train.training.finished import finished
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 

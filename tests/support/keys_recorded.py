@@ -14,7 +14,7 @@ import torch.distributed as dist
 from dalle2_train.launch import TrainJob, worker
 from dalle2_train.launch.assembly import Assembly
 from dalle2_train.launch.worker import Host, run
-from dalle2_train.training.fit import FitResult
+from dalle2_train.training.finished import FitResult
 from dalle2_train.training.strategy import MeshStrategy
 
 KEYS = "DALLE2_TEST_KEYS"

@@ -25,9 +25,11 @@ from dalle2_train.data.selection.selection import Ledger
 from dalle2_train.errors import RefusedError
 from dalle2_train.launch.local import one_rank_strategy
 from dalle2_train.parallel.shard import ParallelConfig
+from dalle2_train.training import callbacks
 from dalle2_train.training.base import UnclipModule
 from dalle2_train.training.config import OptimizerConfig, TrainingConfig
-from dalle2_train.training.fit import FitResult, Setup, fit
+from dalle2_train.training.finished import FitResult
+from dalle2_train.training.fit import Setup, fit
 from dalle2_train.training.protocols import Loss
 from dalle2_train.training.strategy import MeshStrategy
 
@@ -231,6 +233,7 @@ def rank_main(run_uri: str, rank: int, world_size: int, store: str, **options: A
     uri = options.pop("uri", run_uri)
     options |= {"dtype": getattr(torch, options.get("dtype", "float32"))}
     shard, stop_rank = options.pop("shard", "auto"), options.pop("stop_rank", None)
+    callbacks.PATIENCE_SECONDS = options.pop("picture_patience", callbacks.PATIENCE_SECONDS)
     cut, cutter = options.pop("cut", None), None
     if cut is not None:
         at = cut["at"] if rank == cut["rank"] else None

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from toy_training import ToyNetwork, losses, train_alone
 
 from dalle2_train import storage
+from dalle2_train.checkpoints.attempt import begin_attempt
 from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, started_steps, stop_uri
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
 
@@ -226,3 +227,29 @@ def test_an_old_checkpoint_that_was_half_removed_at_the_last_step_goes_at_the_ne
     storage.publish_bytes(storage.join(checkpoint_uri(run, 1), "__0_0.distcp"), b"half")
     assert train_alone(run, num_steps=4, checkpoint_every_steps=2).step == 4
     assert started_steps(run) == committed_steps(run) == [2, 4]
+
+
+def test_a_start_that_another_one_followed_commits_and_records_nothing_more(tmp_path):
+    run, recorder = str(tmp_path / "run"), Recorded()
+
+    def another_begins() -> None:
+        _wait_for(lambda: committed_steps(run) == [4])  # it is written beside the training
+        begin_attempt(run)
+
+    with pytest.raises(InputError, match="started anew"):
+        train_alone(run, recorder=recorder, data={"acts": {6: another_begins}})
+    assert committed_steps(run) == [4]
+    # What it would say of the end is not its to say any more.
+    assert recorder.statuses == [] and storage.read_json(f"{run}/progress.json")["status"] == "running"
+    assert train_alone(run).resumed_from == 4
+
+
+def test_what_a_process_could_not_say_any_more_of_a_finished_run_is_said_by_the_next(tmp_path):
+    run, recorder = str(tmp_path / "run"), Recorded()
+    done = train_alone(run)
+    told = storage.read_json(f"{run}/progress.json")
+    storage.publish_json(f"{run}/progress.json", told | {"status": "running"})
+    assert train_alone(run, recorder=recorder).model == done.model
+    found = storage.read_json(f"{run}/progress.json")
+    assert (found["status"], found["step"], found["loss"]) == ("finished", 12, told["loss"])
+    assert recorder.statuses == ["finished"]

@@ -1,6 +1,7 @@
 """Out of memory is told with what would take less of it, and what is no memory's fault goes through."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,6 +35,15 @@ def test_no_way_is_told_that_would_be_refused_or_helps_nothing():
     for way in ("micro_batch_size", "activation_checkpointing", "cpu_offload", "parallel.shard"):
         assert way not in text
     assert re.search(r"--workers", text)
+
+
+def test_weights_alone_that_do_not_fit_are_told_what_holds_less_of_them():
+    text = told(replace(GPU, num_samples=0), torch.OutOfMemoryError("CUDA out of memory"))
+    assert text.startswith("the weights alone do not fit into memory (CUDA out of memory)")
+    for way in ("cpu_offload=true", "parallel.shard", "--workers"):
+        assert way in text
+    for way in ("micro_batch_size", "activation_checkpointing", "global_batch_size"):
+        assert way not in text
 
 
 def test_other_errors_stay_what_they_are():

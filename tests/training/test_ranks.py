@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lame_ranks import fail_after_drawing, fail_before_drawing
 from processes import finish_ranks, run_ranks, start_ranks
 from safetensors.torch import load_file
 from toy_training import losses, train_alone
@@ -85,6 +86,22 @@ def test_both_ranks_stop_when_one_is_told_to(tmp_path):
     results = finish_ranks(run, ranks)
     assert all(code != 0 and "PreemptedError" in error for code, error in results)
     assert committed_steps(str(run))[-1] < 1000
+
+
+def test_a_rank_that_fails_to_draw_alone_ends_the_attempt_rather_than_let_the_others_wait(tmp_path):
+    options = {"sampler": fail_before_drawing, "sample_every_steps": 6, "picture_patience": 3.0}
+    results = run_ranks(tmp_path / "run", 2, **options)
+    assert [code for code, _ in results] == [1, 1]
+    assert "sample_every_steps=0 goes on without: no room" in results[1][1]
+
+
+def test_pictures_that_failed_when_nobody_waits_any_more_stop_nothing(tmp_path, two):
+    run = tmp_path / "run"
+    options = {"sampler": fail_after_drawing, "sample_every_steps": 6, "dtype": "float64", "nan_steps": (5,)}
+    results = run_ranks(run, 2, **options)
+    assert [code for code, _ in results] == [0, 0] and "no room" in results[1][1]
+    assert not (run / "samples").exists()
+    assert losses(str(run)) == losses(str(two))
 
 
 def test_a_checkpoint_without_manifest_is_not_there(two, tmp_path):
