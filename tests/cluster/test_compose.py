@@ -123,9 +123,9 @@ def test_an_image_is_built_from_a_pinned_one_as_somebody_who_is_not_root(file):
     lines = file.read_text().splitlines()
     (base,) = (line.split()[1] for line in lines if line.startswith("FROM "))
     assert PINNED.fullmatch(base)
-    numbers = {"$USER_ID": line.partition("=")[2] for line in lines if line.startswith("ARG USER_ID=")}
+    defaults = dict(line.split()[1].partition("=")[::2] for line in lines if line.startswith("ARG "))
     (user,) = (line.split()[1] for line in lines if line.startswith("USER "))
-    assert numbers.get(user, user) == "1000"
+    assert defaults.get(user.removeprefix("$"), user) == "1000"
     # The cluster launcher starts a shell in it, KubeRay its own command.
     assert not [line for line in lines if line.startswith("ENTRYPOINT")]
 
