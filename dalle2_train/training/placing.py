@@ -40,11 +40,11 @@ def place(
 def _move_what_stays_whole(network: nn.Module, device: torch.device) -> None:
     """Frozen parameters and buffers."""
     for module in network.modules():
-        for parameter in module.parameters(recurse=False):
-            if not parameter.requires_grad:
-                parameter.data = parameter.data.to(device)
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad and parameter.device != device:
+                setattr(module, name, nn.Parameter(parameter.to(device), requires_grad=False))
         for name, buffer in module.named_buffers(recurse=False):
-            module._buffers[name] = buffer.to(device)
+            setattr(module, name, buffer.to(device))
 
 
 def trained_blocks(network: nn.Module) -> list[nn.Module]:

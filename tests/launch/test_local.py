@@ -55,6 +55,17 @@ def test_a_mixture_trains_like_a_set(make_job, shards, tmp_path):
         train(job)
 
 
+def test_a_finished_run_that_could_not_say_so_says_so_when_the_command_is_given_again(make_job):
+    job = make_job("run", "training.num_steps=2", "training.sample_every_steps=0")
+    train(job)
+    uri = f"{job.run_uri}/progress.json"
+    told = storage.read_json(uri)
+    storage.publish_json(uri, told | {"status": "running", "step": 1})
+    assert train(job).loss == told["loss"]
+    found = storage.read_json(uri)
+    assert (found["status"], found["step"]) == ("finished", 2)
+
+
 def test_a_run_is_seen_while_it_starts(make_job, monkeypatch):
     """As where Ray waits for machines."""
     job = make_job(

@@ -170,7 +170,7 @@ def train_toy(
     } | training
     training_config = TrainingConfig(**settings)
     module = ToyModule(
-        ToyNetwork(dropout).to(dtype),
+        _network(dropout, dtype),
         training_config,
         replace(OPTIMIZER, sam_rho=sam_rho, name=optimizer),
         strategy._config,
@@ -188,6 +188,11 @@ def train_toy(
         extra_files={"note.txt": b"beside the weights"},
     )
     return fit(module, setup)
+
+
+def _network(dropout: float, dtype: torch.dtype) -> ToyNetwork:
+    network = ToyNetwork(dropout)
+    return network.double() if dtype == torch.float64 else network
 
 
 def train_alone(run_uri: str, **options: Any) -> FitResult:
