@@ -59,6 +59,16 @@ def test_damaged_json_is_told(tmp_path: Path):
         storage.read_json(str(tmp_path / "a.json"))
 
 
+@pytest.mark.parametrize(
+    "uri",
+    ["simplecache::https://u:hunter2@h/x", "ssh://u:hunter2@h/x", "https://u:hunter2@h/x?sig=hunter2"],
+)
+def test_what_cannot_be_listed_is_told_without_its_password(uri: str):
+    with pytest.raises(InputError) as told:
+        storage.list_files(uri)
+    assert "://***@h/x" in str(told.value) and "hunter2" not in str(told.value)
+
+
 def test_a_failed_publish_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch):
     uri = str(tmp_path / "a.json")
     storage.publish_json(uri, 1)

@@ -124,6 +124,24 @@ def test_what_stays_is_told_at_once(error: Exception, kind: type[Exception]):
     assert not isinstance(told.value, storage.UnreachableError)
 
 
+@pytest.mark.parametrize(
+    "kind", [ConnectionResetError, PermissionError, FileNotFoundError, NotImplementedError], ids=repr
+)
+def test_no_message_tells_a_password_or_a_signature(kind: type[Exception], caplog):
+    caplog.set_level(logging.WARNING)
+    retry._last_line = 0.0
+    uri = "https://user:hunter2@host/x.tar?sig=hunter2"
+
+    def attempt() -> None:
+        raise kind(f"at {uri}")
+
+    with pytest.raises((InputError, OSError)) as told:
+        retry.patiently(uri, attempt)
+    assert str(told.value).startswith("https://***@host/x.tar?***: ")
+    assert "hunter2" not in f"{told.value} {caplog.text}"
+    assert caplog.text == "" or "at https://***@host/x.tar?***; trying again" in caplog.text
+
+
 def test_many_failures_are_one_line(caplog):
     caplog.set_level(logging.WARNING)
     retry._last_line = 0.0

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dalle2_train.cli import calibration, datasets, manipulations, models, setup, training
 from dalle2_train.cli.manners import Outcome
 from dalle2_train.errors import EXIT_CODES, INTERRUPTED, exit_code
+from dalle2_train.redaction import redact
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         outcome: Outcome = args.run(args)
     except tuple(EXIT_CODES) as error:
-        print(f"dalle2-train: {str(error) or INTERRUPTED}", file=sys.stderr)
+        print(f"dalle2-train: {redact(str(error)) or INTERRUPTED}", file=sys.stderr)
         return exit_code(error)
     except Exception:
-        traceback.print_exc()
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)  # to be pasted where all can read it
         print("dalle2-train: this is a fault of ours; please report it with the lines above", file=sys.stderr)
         return 1
     print(json.dumps(outcome.data) if args.json else outcome.text, flush=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from dalle2_train.redaction import redact
 from dalle2_train.storage.listing import exists
 from dalle2_train.storage.places import local_path
 from dalle2_train.storage.reading import read_bytes
@@ -85,7 +86,9 @@ class JsonLines:
         found = [(line, _values(line)) for line in texts if line]
         whole = [(line, values) for line, values in found if values is not None]
         if len(whole) < len(found):
-            print(f"{self.uri}: {len(found) - len(whole)} damaged lines are left out", file=sys.stderr)
+            print(
+                f"{redact(self.uri)}: {len(found) - len(whole)} damaged lines are left out", file=sys.stderr
+            )
         return whole
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dalle2_train.errors import InputError
+from dalle2_train.redaction import redact
 from dalle2_train.storage.places import absolute, can_list, full_uri, local_path, open_fs
 from dalle2_train.storage.retry import MissingError, RefusedAccessError, http_status, patiently
 from dalle2_train.storage.staging import TEMPORARY
@@ -129,7 +130,7 @@ def glob(pattern: str) -> list[str]:
 
 def _listing_fs(uri: str) -> tuple[Any, str]:
     if not can_list(uri):
-        raise InputError(f"{uri}: a web server does not list its files; name them, "
+        raise InputError(f"{redact(uri)}: a web server does not list its files; name them, "
                          "as in https://host/set/{00000..00099}.tar")  # fmt: skip
     fs, path = open_fs(uri)
     # A listing kept by fsspec would hide what another process has published since.
@@ -144,6 +145,6 @@ def _is_listed(name: str, folder: str, suffix: str) -> bool:
 
 def _stat_of(uri: str, info: dict[str, Any]) -> Stat:
     if info["size"] is None and info["type"] == "file":
-        raise InputError(f"{uri}: the server does not tell its size; copy the file to other storage")
+        raise InputError(f"{redact(uri)}: the server does not tell its size; copy the file to other storage")
     version = info.get("ETag") or info.get("etag") or info.get("Last-Modified")
     return Stat(int(info["size"] or 0), str(version).strip('"') if version else None)

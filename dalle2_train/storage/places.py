@@ -11,6 +11,7 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from dalle2_train.errors import InputError
+from dalle2_train.redaction import redact
 
 # What is not listed might run a shell (pipe:), log in somewhere (ssh:), or hide one URL in another (simplecache::).
 _LOCAL_SCHEMES = ("file", "local")
@@ -51,9 +52,12 @@ def absolute(uri: str | os.PathLike[str]) -> str:
         raise InputError("an empty path was given where a folder or URI is needed")
     name = scheme(uri)
     if "::" in uri:
-        raise InputError(f"{uri}: chained URIs are refused; {_ALLOWED}")
+        raise InputError(f"{redact(uri)}: chained URIs are refused; {_ALLOWED}")
     if name and name not in _SCHEMES:
-        raise InputError(f"{uri}: the scheme {name}: is refused; {_ALLOWED} (a file of that name is ./{uri})")
+        told = redact(uri)
+        raise InputError(
+            f"{told}: the scheme {name}: is refused; {_ALLOWED} (a file of that name is ./{told})"
+        )
     if not name or name in _LOCAL_SCHEMES:
         path = uri[len(name) + 1 :] if name else uri
         if name and path.startswith("//"):
@@ -90,7 +94,7 @@ def open_fs(uri: str) -> tuple[AbstractFileSystem, str]:
     try:
         fs, path = fsspec.core.url_to_fs(resolved, **_options(scheme(resolved)))
     except (ImportError, ValueError) as error:
-        raise InputError(f"{uri}: cannot be opened: {error}") from error
+        raise InputError(redact(f"{uri}: cannot be opened: {error}")) from error
     if scheme(resolved) in _S3_SCHEMES:
         cast(Any, fs).retries = 1  # ours are enough
     return cast(AbstractFileSystem, fs), path

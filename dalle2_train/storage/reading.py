@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from dalle2_train.errors import InputError
+from dalle2_train.redaction import redact
 from dalle2_train.storage.listing import list_files, size
 from dalle2_train.storage.places import absolute, local_path, open_fs
 from dalle2_train.storage.retry import http_status, missing, patiently
@@ -51,8 +52,8 @@ def _read_range(uri: str, start: int, length: int | None) -> bytes:
             return b""
         raise
     if length is not None and len(data) > length:
-        raise InputError(f"{uri}: the server answers a request for a part with the whole file; use a server that "
-                         "knows range requests, or copy the shards")  # fmt: skip
+        raise InputError(f"{redact(uri)}: the server answers a request for a part with the whole file; use a server "
+                         "that knows range requests, or copy the shards")  # fmt: skip
     return data
 
 
@@ -77,7 +78,7 @@ class _Ranges(io.RawIOBase):
         wanted = min(len(buffer), max(0, self.size - self.position))
         data = read_bytes(self.uri, self.position, wanted)
         if len(data) != wanted:
-            raise InputError(f"{self.uri}: became shorter while it was read; read it again")
+            raise InputError(f"{redact(self.uri)}: became shorter while it was read; read it again")
         buffer[:wanted] = data
         self.position += wanted
         return wanted
@@ -105,7 +106,7 @@ def read_json(uri: str) -> Any:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{uri}: not JSON ({error}); it is damaged, remove it and run its step again"
+            f"{redact(uri)}: not JSON ({error}); it is damaged, remove it and run its step again"
         ) from error
 
 
@@ -144,7 +145,7 @@ def download_tree(uri: str, local: Path) -> None:
     for file in files:
         target = (root / _relative(file, uri)).resolve()
         if not target.is_relative_to(root):
-            raise InputError(f"{file}: its name leads out of {uri}; it is refused")
+            raise InputError(redact(f"{file}: its name leads out of {uri}; it is refused"))
         download(file, target)
 
 

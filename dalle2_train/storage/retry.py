@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from dalle2_train.errors import InputError
+from dalle2_train.redaction import redact
 
 RETRY_SECONDS = 120.0
 """The budget: storage that fails for longer fails the run. Deadlines of a step must be longer."""
@@ -54,14 +55,14 @@ class UnreachableError(OSError):
 
 def missing(uri: str) -> MissingError:
     """No such file, told with its name."""
-    return MissingError(f"{uri}: no such file; check the path, or run the step that makes it")
+    return MissingError(f"{redact(uri)}: no such file; check the path, or run the step that makes it")
 
 
 def patiently(uri: str, attempt: Callable[[], T]) -> T:
     """What `attempt` returns, tried again with growing pauses for `RETRY_SECONDS` where it fails in passing.
 
-    uri: what is read or written, for the messages. Not there: MissingError. No leave: RefusedAccessError. Failing when
-    the time is up: UnreachableError. Other errors are raised as they are.
+    uri: what is read or written, for the messages, which leave its secrets out. Not there: MissingError. No leave:
+    RefusedAccessError. Failing when the time is up: UnreachableError. Other errors are raised as they are.
     """
     began = time.monotonic()
     for pause in _pauses():
@@ -75,9 +76,9 @@ def patiently(uri: str, attempt: Callable[[], T]) -> T:
             left = RETRY_SECONDS - (time.monotonic() - began)
             if pause > left:
                 raise UnreachableError(
-                    f"{uri}: {_short(error)}; it was tried again for {RETRY_SECONDS:.0f} s"
+                    f"{redact(uri)}: {_short(error)}; it was tried again for {RETRY_SECONDS:.0f} s"
                 ) from error
-            _say(f"{uri}: {_short(error)}; trying again for {left:.0f} s")
+            _say(f"{redact(uri)}: {_short(error)}; trying again for {left:.0f} s")
             time.sleep(pause)
     raise AssertionError("the pauses have no end")
 
@@ -111,12 +112,12 @@ def _permanent(uri: str, error: BaseException) -> InputError | None:
     status = http_status(error)
     if status in (401, 403) or isinstance(error, PermissionError) or type(error).__name__ in _REFUSED_NAMES:
         return RefusedAccessError(
-            f"{uri}: access is refused ({_short(error)}); check the credentials and permissions"
+            f"{redact(uri)}: access is refused ({_short(error)}); check the credentials and permissions"
         )
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return missing(uri)
     if isinstance(error, NotImplementedError):
-        return InputError(f"{uri}: this storage cannot do that; give another place")
+        return InputError(f"{redact(uri)}: this storage cannot do that; give another place")
     return None
 
 
@@ -152,7 +153,7 @@ def _pauses() -> Iterator[float]:
 
 
 def _short(error: BaseException) -> str:
-    text = str(error).strip().split("\n", 1)[0][:200]
+    text = redact(str(error).strip().split("\n", 1)[0])[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dalle2_train.errors import InputError
+from dalle2_train.redaction import redact
 from dalle2_train.storage.listing import exists
 from dalle2_train.storage.places import join, local_path, open_fs
 from dalle2_train.storage.reading import CHUNK, read_bytes, sha256_bytes, sha256_file
@@ -108,11 +109,10 @@ def check_writable(uri: str) -> None:
         raise
     except Exception as error:  # every file system has its own kinds of refusal
         reason = getattr(error.__cause__, "strerror", None) or error
-        raise InputError(
-            f"{uri}: cannot be written ({reason}); give a folder that you may write to"
-        ) from error
+        told = redact(f"{uri}: cannot be written ({reason}); give a folder that you may write to")
+        raise InputError(told) from error
     if not whole:
-        raise InputError(f"{uri}: what was written could not be read back; give other storage")
+        raise InputError(f"{redact(uri)}: what was written could not be read back; give other storage")
 
 
 def check_could_write(uri: str) -> None:

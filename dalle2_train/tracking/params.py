@@ -5,9 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from dalle2_train.redaction import redact
+
 # Older servers refuse longer values, newer ones cut them silently.
 MAX_VALUE_LENGTH = 250
-_USER_INFO = re.compile(r"(?P<scheme>://)[^/@\s]+@")
 _SECRET_KEY = re.compile(
     r"(^|[._-])(password|passwd|secret|token|credentials?|(api|access|secret)_?key)$", re.IGNORECASE
 )
@@ -22,15 +23,15 @@ def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             flat |= flatten(value, f"{name}.")
         else:
             # MLflow allows few characters in names.
-            flat[re.sub(r"[^\w\-. /:]", "_", name)] = shorten(redact(name, value))
+            flat[re.sub(r"[^\w\-. /:]", "_", name)] = shorten(without_secret(name, value))
     return flat
 
 
-def redact(name: str, value: Any) -> str:
-    """`value` as text, without what only its owner may know: passwords by their names, users in URIs."""
+def without_secret(name: str, value: Any) -> str:
+    """`value` as text, without what only its owner may know: passwords by their names, what URIs hold of it."""
     if isinstance(value, str) and value and _SECRET_KEY.search(name):
         return "***"
-    return _USER_INFO.sub(r"\g<scheme>***@", str(value))
+    return redact(str(value))
 
 
 def shorten(text: str) -> str:

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from PIL import Image
 
-from dalle2_train.tracking.params import flatten, redact
+from dalle2_train.tracking.params import flatten, without_secret
 from dalle2_train.tracking.uri import connect, database_file
 
 NAME_TAG = "dalle2_train.name"
@@ -90,7 +90,9 @@ class RunWriter:
             for name, value in params.items()
             if name in known and known[name] != value
         ]
-        tags = [RunTag(name, redact(name, value)) for name, value in self._spec.tags.items()] + changed
+        tags = [
+            RunTag(name, without_secret(name, value)) for name, value in self._spec.tags.items()
+        ] + changed
         for start in range(0, len(new), _MAX_PARAMS):
             self._client.log_batch(self.run_id, params=new[start : start + _MAX_PARAMS], synchronous=True)
         for start in range(0, len(tags), _MAX_PARAMS):

@@ -9,6 +9,7 @@ from typing import Any
 
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import losses_uri, progress_uri
+from dalle2_train.redaction import redact
 from dalle2_train.storage.lines import JsonLines
 
 Put = Callable[[str, Any], object]
@@ -21,7 +22,8 @@ def report_once(seen: set[str], what: str, error: Exception) -> None:
     """Say on stderr that something beside the training failed, the first time."""
     if what not in seen:
         seen.add(what)
-        print(f"{what} failed and is ignored from here on: {type(error).__name__}: {error}", file=sys.stderr)
+        told = redact(f"{what} failed and is ignored from here on: {type(error).__name__}: {error}")
+        print(told, file=sys.stderr)
 
 
 class LossRecord(JsonLines):

@@ -3,7 +3,7 @@
 import json
 
 from dalle2_train import storage
-from dalle2_train.training.records import LossRecord, Progress
+from dalle2_train.training.records import LossRecord, Progress, report_once
 
 
 def test_losses_are_rewound_to_the_checkpoint(tmp_path):
@@ -56,3 +56,11 @@ def test_progress_is_written_at_most_once_a_second(tmp_path):
         and abs(written[1]["seconds_left"] - 0.125 * 91) < 1e-6
     )
     assert written[4]["loss"] is None
+
+
+def test_what_failed_is_told_once_and_without_passwords(capsys):
+    seen: set[str] = set()
+    for uri in ("hdfs://user:hunter2@host/x", "hdfs://again"):
+        report_once(seen, "writing", OSError(uri))
+    said = capsys.readouterr().err
+    assert said == "writing failed and is ignored from here on: OSError: hdfs://***@host/x\n"
