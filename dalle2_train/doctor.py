@@ -10,6 +10,7 @@ import psutil
 
 from dalle2_train import storage
 from dalle2_train.errors import InputError
+from dalle2_train.redaction import redact
 from dalle2_train.tracking.reach import check_reachable
 
 REPORTED = ("torch", "pytorch-lightning", "ray", "webdataset", "transformers", "mlflow", "diffusers", "numpy")
@@ -93,8 +94,8 @@ def _tried(name: str, uri: str, attempt: Callable[[str], object]) -> Check:
     try:
         attempt(uri)
     except (InputError, OSError) as error:
-        return Check(name, False, f"{uri}: {error}")
-    return Check(name, True, uri)
+        return Check(name, False, redact(f"{uri}: {error}"))
+    return Check(name, True, redact(uri))
 
 
 def main() -> int:

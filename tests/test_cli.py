@@ -108,6 +108,25 @@ def test_a_printed_recipe_begins_with_its_header_and_the_count_of_what_was_set(
     assert capsys.readouterr().out.count("# Parameters: ") == 1
 
 
+@pytest.mark.parametrize("kind", [InputError, KeyError])
+def test_no_end_tells_a_password(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> Outcome:
+        raise kind("http://user:hunter2@host/x")
+
+    monkeypatch.setattr(cli.setup, "_recipes", fail)
+    main(["recipes"])
+    said = capsys.readouterr().err
+    assert "http://***@host/x" in said and "hunter2" not in said
+
+
+def test_doctor_tells_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--tracking", "http://user:hunter2@127.0.0.1:9", "--json"]) == 3
+    said = capsys.readouterr().out
+    assert "http://***@127.0.0.1:9" in said and "hunter2" not in said
+
+
 def test_doctor_says_which_check_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

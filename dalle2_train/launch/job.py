@@ -1,6 +1,6 @@
 """A training as it was asked for, and the CLIP and the embeddings that it names."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dalle2_train import storage
 from dalle2_train.data.embeddings.layout import EmbeddingInfo
@@ -32,7 +32,8 @@ class TrainJob:
     """The frozen CLIP; by default the one that made the embeddings."""
     embeddings: str | None = None
     """Folder of embeddings; by default those that `data` holds."""
-    tracking: str | None = None
+    tracking: str | None = field(default=None, repr=False)
+    """MLflow's URI; where a job is told of, it is not, since it may hold a password."""
     experiment: str = "dalle2-train"
     init_from: str | None = None
     """A model whose weights to begin with."""

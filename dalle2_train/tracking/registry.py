@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from dalle2_train import storage
 from dalle2_train.errors import InputError
+from dalle2_train.redaction import redact
 from dalle2_train.tracking.uri import absolute_tracking_uri, connect, database_file
 
 _METRIC = "metric."
@@ -135,7 +136,7 @@ def _client(tracking_uri: str) -> Iterator[Any]:
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise InputError(
-                f"registry at {tracking_uri}: {error.message}; check name and version"
+                f"registry at {redact(tracking_uri)}: {redact(error.message)}; check name and version"
             ) from error
         raise
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
 
+from dalle2_train.redaction import redact
 from dalle2_train.tracking.spool import Spool
 from dalle2_train.tracking.uri import absolute_tracking_uri
 from dalle2_train.tracking.writer import RunSpec, RunWriter
@@ -162,8 +163,9 @@ class MlflowRecorder:
             kind not in self._warned
         ):  # a server that is down says so at every attempt, each time in other words
             self._warned.add(kind)
-            reason = next(iter(str(error).splitlines()), "")
-            _logger.warning("MLflow at %s: %s: %s; training goes on", self._spec.tracking_uri, kind, reason)
+            reason = redact(next(iter(str(error).splitlines()), ""))
+            uri = redact(self._spec.tracking_uri)
+            _logger.warning("MLflow at %s: %s: %s; training goes on", uri, kind, reason)
 
 
 def _send(queue: deque[T], write: Callable[[T], None]) -> None:

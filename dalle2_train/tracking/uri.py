@@ -7,6 +7,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from dalle2_train.errors import InputError
+from dalle2_train.redaction import redact
 
 _SQLITE = "sqlite:///"
 
@@ -22,7 +23,7 @@ def absolute_tracking_uri(uri: str) -> str:
         return _SQLITE + os.path.abspath(os.path.expanduser(uri.removeprefix(_SQLITE)))
     if uri.split("://")[0] in ("http", "https", "databricks", "postgresql", "mysql") and "://" in uri:
         return uri.rstrip("/")
-    raise InputError(f"tracking {uri!r}: MLflow needs sqlite:///FILE or http(s)://HOST:PORT")
+    raise InputError(f"tracking {redact(uri)!r}: MLflow needs sqlite:///FILE or http(s)://HOST:PORT")
 
 
 def database_file(uri: str) -> Path | None:

@@ -56,6 +56,13 @@ def test_who_has_another_is_told(url, monkeypatch):
     assert "wrong" not in str(told.value)
 
 
+def test_the_password_may_stand_in_the_uri(url):
+    check_reachable(url.replace("://", "://somebody:right@"))
+    with pytest.raises(InputError, match="refuses us") as told:
+        check_reachable(url.replace("://", "://somebody:wrong@"))
+    assert "wrong" not in str(told.value)
+
+
 def test_where_nobody_answers_is_found_out_at_once(url):
     with pytest.raises(OSError, match="refused"):
         check_reachable("http://127.0.0.1:9")

@@ -1,7 +1,10 @@
+import json
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from servers import running
 
 from dalle2_train.errors import InputError
 from dalle2_train.tracking import registry
@@ -84,3 +87,24 @@ def test_asking_makes_no_database(tmp_path: Path) -> None:
     file = tmp_path / "folder" / "none.db"
     assert registry.by_alias("faces", "champion", tracking_uri=f"sqlite:///{file}") is None
     assert not file.parent.exists()
+
+
+class Empty(BaseHTTPRequestHandler):
+    """A registry that has nothing, and says of what."""
+
+    def do_GET(self) -> None:
+        told = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "none at http://user:hunter2@host"}
+        body = json.dumps(told).encode()
+        self.send_response(404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_what_is_not_there_is_told_without_the_password() -> None:
+    with running(Empty) as url, pytest.raises(InputError, match="check name and version") as told:
+        registry.by_version("unclip", 3, tracking_uri=url.replace("://", "://user:hunter2@"))
+    assert str(told.value).count("http://***@") == 2 and "hunter2" not in str(told.value)

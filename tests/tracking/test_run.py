@@ -156,6 +156,14 @@ def test_a_dead_server_costs_no_time_and_one_line(
     assert "http://127.0.0.1:9" in lines[0].getMessage()
 
 
+def test_no_line_tells_a_password(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with caplog.at_level(logging.WARNING):
+        MlflowRecorder("http://user:hunter2@127.0.0.1:9", "tests", "x", {}).finish("finished")
+    # MLflow's own words, which the line repeats, have the whole address.
+    assert "MLflow at http://***@127.0.0.1:9: " in caplog.text and "hunter2" not in caplog.text
+
+
 def test_what_failed_once_is_sent_later(
     tracking_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

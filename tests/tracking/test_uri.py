@@ -21,3 +21,9 @@ def test_a_server_is_left_alone() -> None:
 def test_what_mlflow_cannot_use_is_refused_with_the_remedy(uri: str) -> None:
     with pytest.raises(InputError, match="sqlite:///FILE"):
         absolute_tracking_uri(uri)
+
+
+def test_a_refusal_tells_no_password() -> None:
+    with pytest.raises(InputError) as told:
+        absolute_tracking_uri("mssql://user:hunter2@host/db")
+    assert "mssql://***@host/db" in str(told.value) and "hunter2" not in str(told.value)
