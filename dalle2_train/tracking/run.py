@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from PIL import Image
 
 from dalle2_train.redaction import redact
+from dalle2_train.tracking.place import public_tags
 from dalle2_train.tracking.spool import Spool
 from dalle2_train.tracking.uri import absolute_tracking_uri
 from dalle2_train.tracking.writer import RunSpec, RunWriter
@@ -61,7 +62,7 @@ class MlflowRecorder:
         Raises InputError for a tracking URI that MLflow cannot use; whether it answers shows later, in the log.
         """
         uri = absolute_tracking_uri(tracking_uri)
-        self._spec = RunSpec(uri, experiment, run_name, dict(params), dict(tags or {}), system_metrics)
+        self._spec = RunSpec(uri, experiment, run_name, dict(params), public_tags(tags or {}), system_metrics)
         self._flush_seconds = flush_seconds
         self._writer: RunWriter | None = None
         self._spool_uri = spool

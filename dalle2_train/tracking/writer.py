@@ -10,11 +10,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from PIL import Image
 
-from dalle2_train.tracking.params import flatten, without_secret
+from dalle2_train.tracking.params import flatten
+from dalle2_train.tracking.place import create_run, find_run
 from dalle2_train.tracking.uri import connect, database_file
 
-NAME_TAG = "dalle2_train.name"
-PLACE_TAG = "run_uri"
 STATUS_TAG = "dalle2_train.status"
 _IMAGE_STEP_TAG = "dalle2_train.image_step."
 _MAX_METRICS = 1000
@@ -32,6 +31,7 @@ class RunSpec(NamedTuple):
     params: Mapping[str, Any]
     """The resolved recipe, nested."""
     tags: Mapping[str, str]
+    """Of `public_tags`."""
     system_metrics: bool
 
 
@@ -42,7 +42,8 @@ class RunWriter:
         self._spec = spec
         self._client: MlflowClient = connect(spec.tracking_uri)
         experiment_id = _experiment(self._client, spec)
-        run = _find_run(self._client, experiment_id, spec) or _create_run(self._client, experiment_id, spec)
+        which = self._client, experiment_id, spec.name, spec.tags
+        run = find_run(*which) or create_run(*which)
         self.run_id: str = run.info.run_id
         # A run that failed or was killed stays so for MLflow, whatever is logged to it afterwards.
         self._client.update_run(self.run_id, status="RUNNING")
@@ -90,9 +91,7 @@ class RunWriter:
             for name, value in params.items()
             if name in known and known[name] != value
         ]
-        tags = [
-            RunTag(name, without_secret(name, value)) for name, value in self._spec.tags.items()
-        ] + changed
+        tags = [RunTag(name, value) for name, value in self._spec.tags.items()] + changed
         for start in range(0, len(new), _MAX_PARAMS):
             self._client.log_batch(self.run_id, params=new[start : start + _MAX_PARAMS], synchronous=True)
         for start in range(0, len(tags), _MAX_PARAMS):
@@ -123,18 +122,6 @@ def _artifacts(spec: RunSpec) -> str | None:
     if file is None:
         return None
     return (file.parent / "mlartifacts" / re.sub(r"[^\w\-.]", "_", spec.experiment)).as_uri()
-
-
-def _find_run(client: MlflowClient, experiment_id: str, spec: RunSpec) -> Run | None:
-    """The run of that name in that place: another storage may hold another run of the name."""
-    quote = '"' if "'" in spec.name else "'"
-    runs = client.search_runs([experiment_id], f"tags.`{NAME_TAG}` = {quote}{spec.name}{quote}")
-    return next((run for run in runs if run.data.tags.get(PLACE_TAG) == spec.tags.get(PLACE_TAG)), None)
-
-
-def _create_run(client: MlflowClient, experiment_id: str, spec: RunSpec) -> Run:
-    place = {PLACE_TAG: spec.tags[PLACE_TAG]} if PLACE_TAG in spec.tags else {}
-    return client.create_run(experiment_id, tags={NAME_TAG: spec.name, **place}, run_name=spec.name)
 
 
 def _image_steps(run: Run) -> dict[str, int]:
