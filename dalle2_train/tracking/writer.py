@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from PIL import Image
 
+from dalle2_train.tracking.monitor import Monitor
 from dalle2_train.tracking.params import flatten
 from dalle2_train.tracking.place import create_run, find_run
 from dalle2_train.tracking.uri import connect, database_file
@@ -60,6 +60,8 @@ class RunWriter:
             self._client.log_batch(self.run_id, metrics=part, synchronous=True)
             for metric in part:
                 self._last_steps[metric.key] = max(metric.step, self._last_steps.get(metric.key, -1))
+        if fresh and self._monitor is not None:
+            self._monitor.wake()
 
     def image(self, name: str, step: int, image: Image.Image) -> None:
         """Adds to the series of pictures `name`, which MLflow shows over steps."""
@@ -97,8 +99,8 @@ class RunWriter:
         for start in range(0, len(tags), _MAX_PARAMS):
             self._client.log_batch(self.run_id, tags=tags[start : start + _MAX_PARAMS], synchronous=True)
 
-    def _start_monitor(self) -> SystemMetricsMonitor:
-        monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self._spec.tracking_uri)
+    def _start_monitor(self) -> Monitor:
+        monitor = Monitor(self.run_id, self._spec.tracking_uri)
         monitor.start()
         return monitor
 
