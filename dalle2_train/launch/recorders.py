@@ -14,6 +14,7 @@ from dalle2_train.config import to_dict
 from dalle2_train.launch.assembly import Assembly
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.training.protocols import Recorder
+from dalle2_train.training.rewind import read_left_out
 
 
 class Recorders:
@@ -56,7 +57,7 @@ def build_recorder(assembly: Assembly, gauges: Recorder | None) -> Recorder | No
     parts = [] if gauges is None else [gauges]
     if assembly.job.tracking is not None:
         ranks = {"world_size": str(dist.get_world_size()), "num_threads": str(torch.get_num_threads())}
-        parts.append(_mlflow(assembly.job, assembly.manifest, ranks))
+        parts.append(open_mlflow(assembly.job, assembly.manifest, ranks))
     return Recorders(parts) if parts else None
 
 
@@ -66,13 +67,15 @@ def send_the_rest(job: TrainJob, manifest: ModelManifest) -> None:
     manifest: of its released weights.
     """
     if job.tracking is not None and storage.exists(metrics_uri(job.run_uri)):
-        recorder = _mlflow(job, manifest, {})
+        recorder = open_mlflow(job, manifest, {})
         recorder.begin(manifest.step)
         recorder.finish("finished")
 
 
-def _mlflow(job: TrainJob, manifest: ModelManifest, tags: dict[str, str]) -> Recorder:
+def open_mlflow(job: TrainJob, manifest: ModelManifest, tags: dict[str, str]) -> Recorder:
+    """Where a job that names a tracking server is told of there. tags: beside those of every run."""
     # mlflow takes seconds to import and is wanted on one rank only.
+    from dalle2_train.tracking.delivered import Rewind
     from dalle2_train.tracking.run import MlflowRecorder
 
     assert job.tracking is not None
@@ -82,4 +85,7 @@ def _mlflow(job: TrainJob, manifest: ModelManifest, tags: dict[str, str]) -> Rec
         "data_digest": manifest.data.digest if manifest.data else "",
     }
     params, spool = to_dict(job.recipe), metrics_uri(job.run_uri)
-    return MlflowRecorder(job.tracking, job.experiment, job.name, params, tags, spool=spool)
+    # Of the rewinds of an older version nobody knows when they were.
+    known = [(one.to, one.when) for one in read_left_out(job.run_uri)]
+    rewinds = [Rewind(to, when) for to, when in known if to is not None and when is not None]
+    return MlflowRecorder(job.tracking, job.experiment, job.name, params, tags, spool=spool, rewinds=rewinds)

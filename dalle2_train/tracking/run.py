@@ -4,12 +4,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
 
 from dalle2_train.redaction import redact
+from dalle2_train.tracking.delivered import Rewind
 from dalle2_train.tracking.place import public_tags
 from dalle2_train.tracking.spool import Spool
 from dalle2_train.tracking.uri import absolute_tracking_uri
@@ -53,17 +54,23 @@ class MlflowRecorder:
         tags: Mapping[str, str] | None = None,
         *,
         spool: str | None = None,
+        rewinds: Sequence[Rewind] = (),
         system_metrics: bool = True,
         flush_seconds: float = 60.0,
     ) -> None:
         """params: the resolved recipe, nested. spool: URI of the file that holds metrics until they have arrived; None:
-        one that ends with this process. flush_seconds: how long `finish` waits at most.
+        one that ends with this process. rewinds: of the run so far, oldest first; a later one is for a later recorder.
+        flush_seconds: how long `finish` waits at most. The last four are seldom given: hence so many.
 
         Raises InputError for a tracking URI that MLflow cannot use; whether it answers shows later, in the log.
         """
         uri = absolute_tracking_uri(tracking_uri)
-        self._spec = RunSpec(uri, experiment, run_name, dict(params), public_tags(tags or {}), system_metrics)
+        self._spec = RunSpec(
+            uri, experiment, run_name, dict(params), public_tags(tags or {}), system_metrics, rewinds
+        )
         self._flush_seconds = flush_seconds
+        # By a clock that is behind the one that the run was rewound by, too.
+        self._earliest = 1 + max((one.when for one in rewinds), default=0)
         self._writer: RunWriter | None = None
         self._spool_uri = spool
         self._spool: Spool | None = None
@@ -88,7 +95,8 @@ class MlflowRecorder:
         """Returns at once."""
         if self._spool is None:
             self._spool = Spool(self._spool_uri)
-        self._spool.add(step, int(time.time() * 1000), {name: float(v) for name, v in values.items()})
+        now = max(int(time.time() * 1000), self._earliest)
+        self._spool.add(step, now, {name: float(v) for name, v in values.items()})
 
     def flush(self) -> None:
         """Make the metrics so far outlive this machine, whether MLflow has them or not."""

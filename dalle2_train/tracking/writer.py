@@ -9,13 +9,13 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
+from dalle2_train.tracking.delivered import Rewind, image_step_tag, last_image_steps, last_steps
 from dalle2_train.tracking.monitor import Monitor
 from dalle2_train.tracking.params import flatten
 from dalle2_train.tracking.place import create_run, find_run
 from dalle2_train.tracking.uri import connect, database_file
 
 STATUS_TAG = "dalle2_train.status"
-_IMAGE_STEP_TAG = "dalle2_train.image_step."
 _MAX_METRICS = 1000
 _MAX_PARAMS = 100
 _STATUS = {"finished": "FINISHED", "preempted": "KILLED", "killed": "KILLED"}
@@ -33,6 +33,8 @@ class RunSpec(NamedTuple):
     tags: Mapping[str, str]
     """Of `public_tags`."""
     system_metrics: bool
+    rewinds: Sequence[Rewind] = ()
+    """Oldest first."""
 
 
 class RunWriter:
@@ -47,13 +49,14 @@ class RunWriter:
         self.run_id: str = run.info.run_id
         # A run that failed or was killed stays so for MLflow, whatever is logged to it afterwards.
         self._client.update_run(self.run_id, status="RUNNING")
-        self._last_steps = {metric.key: int(metric.step) for metric in run.data.to_proto().metrics}
-        self._last_image_steps = _image_steps(run)
+        self._last_steps = last_steps(self._client, run, spec.rewinds)
+        self._last_image_steps = last_image_steps(run, spec.rewinds)
         self._describe(run)
         self._monitor = self._start_monitor() if spec.system_metrics else None
 
     def metrics(self, metrics: Sequence[Metric]) -> None:
-        """Logs what is newer than the run's last step of the same name: steps that a restart runs again are there."""
+        """Logs what is newer than the history's last step of the same name: steps that a restart runs again are
+        there. What was recorded before the last rewind comes with its times, and first."""
         fresh = [metric for metric in metrics if metric.step > self._last_steps.get(metric.key, -1)]
         for start in range(0, len(fresh), _MAX_METRICS):
             part = fresh[start : start + _MAX_METRICS]
@@ -69,7 +72,7 @@ class RunWriter:
         if step <= self._last_image_steps.get(key, -1):
             return
         self._client.log_image(self.run_id, image, key=key, step=step, synchronous=True)
-        self._client.set_tag(self.run_id, _IMAGE_STEP_TAG + key, str(step))
+        self._client.set_tag(self.run_id, *image_step_tag(key, step, self._spec.rewinds))
         self._last_image_steps[key] = step
 
     def document(self, name: str, value: dict[str, Any]) -> None:
@@ -124,11 +127,3 @@ def _artifacts(spec: RunSpec) -> str | None:
     if file is None:
         return None
     return (file.parent / "mlartifacts" / re.sub(r"[^\w\-.]", "_", spec.experiment)).as_uri()
-
-
-def _image_steps(run: Run) -> dict[str, int]:
-    return {
-        name.removeprefix(_IMAGE_STEP_TAG): int(value)
-        for name, value in run.data.tags.items()
-        if name.startswith(_IMAGE_STEP_TAG)
-    }

@@ -4,6 +4,7 @@ To do the same steps again would only meet the same end. Which steps are left ou
 happens, so that every later start leaves them out too.
 """
 
+import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
@@ -27,6 +28,10 @@ class LeftOut:
     reason: str
     is_done: bool = True
     """Are the checkpoints of the history that was given up removed?"""
+    to: int | None = None
+    """Updates of the checkpoint that the run went back to; None: an older version went."""
+    when: int | None = None
+    """Milliseconds since 1970, by rank 0's clock, and later than of rewinds before; None as above."""
 
 
 class RewindError(RuntimeError):
@@ -83,7 +88,9 @@ def _go_back(run_uri: str, bad: LeftOut, max_rewinds: int) -> int:
     if to is None:
         raise RefusedError(f"{bad.reason}, and there is no whole checkpoint of step {bad.first} or before to go back "
                            f"to: {remedy}")  # fmt: skip
-    _write_down(run_uri, [*earlier, bad])
+    # Whoever records the run tells by the time which of its steps' points were given up.
+    when = max([int(time.time() * 1000), *(1 + one.when for one in earlier if one.when is not None)])
+    _write_down(run_uri, [*earlier, replace(bad, to=to, when=when)])
     finish_rewind(run_uri)
     return to
 

@@ -1,5 +1,6 @@
 """A run that is no number any more goes back, and on without the batches that led there."""
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,11 +48,22 @@ def test_without_a_checkpoint_before_it_there_is_nothing_to_go_back_to(tmp_path)
 
 
 def test_what_is_left_out_is_written_down(tmp_path):
+    began = time.time() * 1000
     with pytest.raises(RewindError):
         train_alone(str(tmp_path / "run"), **BAD)
     (left_out,) = read_left_out(str(tmp_path / "run"))
+    assert left_out.to == 4 and began - 1 <= left_out.when <= time.time() * 1000
     assert (left_out.first, left_out.last, left_out.is_done) == (7, 9, True)
     assert "not finite 2 steps in a row, up to step 10" in left_out.reason
+
+
+def test_a_later_rewind_is_later_by_a_clock_that_is_behind_too(tmp_path):
+    run, ahead = str(tmp_path / "run"), int(time.time() * 1000) + 3_600_000
+    of_old = {"first": 0, "last": 0, "reason": "not finite", "is_done": True}
+    storage.publish_json(left_out_uri(run), [of_old, of_old | {"to": 0, "when": ahead}])
+    with pytest.raises(RewindError):
+        train_alone(run, max_rewinds=3, **BAD)
+    assert [one.when for one in read_left_out(run)] == [None, ahead, ahead + 1]
 
 
 def test_a_rewind_that_was_cut_off_is_finished_by_the_next_start(tmp_path):
