@@ -77,6 +77,7 @@ class MlflowRecorder:
         self._images: deque[_Picture] = deque(maxlen=_MAX_IMAGES)
         self._documents: deque[_Document] = deque(maxlen=_MAX_DOCUMENTS)
         self._status: str | None = None
+        self._given_up = False
         self._stop = threading.Event()
         self._warned: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="mlflow-recorder", daemon=True)
@@ -114,7 +115,8 @@ class MlflowRecorder:
     def finish(self, status: str) -> None:
         """Sends what is left and closes the run; waits at most flush_seconds. status: finished, preempted, …
 
-        Metrics that could not be sent stay in the spool's file, for the next start of the run.
+        Metrics that could not be sent stay in the spool's file, for the next start of the run, which may be in this
+        process: whoever was not waited for does nothing more.
         """
         if self._status is not None:
             return
@@ -122,6 +124,9 @@ class MlflowRecorder:
         self._stop.set()
         self._thread.join(self._flush_seconds)
         if self._thread.is_alive():
+            self._given_up = True
+            self._images.clear()
+            self._documents.clear()
             self._warn(
                 TimeoutError(f"no answer in {self._flush_seconds:g} s, the end of the run is not recorded")
             )
@@ -151,15 +156,16 @@ class MlflowRecorder:
 
     def _send_metrics(self, writer: RunWriter) -> None:
         spool = self._spool
-        while spool is not None and (metrics := spool.next(_LINES_AT_ONCE)):
+        while not self._given_up and spool is not None and (metrics := spool.next(_LINES_AT_ONCE)):
             writer.metrics(metrics)
             spool.confirm()
 
     def _close(self) -> bool:
         try:
             assert self._writer is not None and self._status is not None
-            self._writer.finish(self._status)
-            if self._spool is not None:
+            if not self._given_up:
+                self._writer.finish(self._status)
+            if not self._given_up and self._spool is not None:  # it may have been, meanwhile
                 self._spool.discard()
         except Exception as error:  # as above
             self._warn(error)

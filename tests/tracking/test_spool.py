@@ -1,6 +1,7 @@
 """Metrics that wait for MLflow in a file: none is lost, none is sent twice."""
 
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,35 @@ def test_what_mlflow_had_before_the_restart_is_not_doubled(
             recorder.metrics(step, {"loss": float(step)})
         recorder.finish("preempted")
     assert history(client) == [(step, float(step)) for step in range(1, 10)]
+
+
+def test_who_was_given_up_touches_nothing_of_the_next_start(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, held, released = tmp_path / "metrics.jsonl", threading.Event(), threading.Event()
+
+    def frozen(self: MlflowClient, *args: Any, log_batch=MlflowClient.log_batch, **told: Any) -> Any:
+        if told.get("metrics") and threading.current_thread() is first._thread:
+            held.set()
+            assert released.wait(60)
+        return log_batch(self, *args, **told)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", frozen)
+    first = recorder_of(tracking_uri, file, 0, flush_seconds=0.2)
+    first.metrics(1, {"loss": 1.0})
+    assert held.wait(60)
+    first.finish("preempted")
+    # In the same process, as after a rewind: what MLflow then takes of the first is all that the first does.
+    second = recorder_of(tracking_uri, file, 1)
+    second.metrics(2, {"loss": 2.0})
+    released.set()
+    first._thread.join(60)
+    (experiment,) = [one for one in client.search_experiments() if one.name == "tests"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert file.exists() and "dalle2_train.status" not in run.data.tags
+    second.metrics(3, {"loss": 3.0})
+    second.finish("finished")
+    assert history(client) == [(step, float(step)) for step in (1, 2, 3)]
 
 
 def _refuse(*_: Any) -> None:
