@@ -35,6 +35,8 @@ def connect(uri: str) -> MlflowClient:
     """A client of the tracking store and registry at `uri` (absolute); makes a database's folder."""
     # Its news of tables made and monitors started are nobody's; warnings stay.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    if redact(uri) != uri:  # at the end of a run it prints the server's address as it is
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     file = database_file(uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
