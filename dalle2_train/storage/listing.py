@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -9,14 +10,31 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fsspec.implementations.local import LocalFileSystem
+
 from dalle2_train.errors import InputError
 from dalle2_train.redaction import redact
 from dalle2_train.storage.places import absolute, can_list, full_uri, local_path, open_fs
-from dalle2_train.storage.retry import MissingError, RefusedAccessError, http_status, patiently
+from dalle2_train.storage.retry import MissingError, RefusedAccessError, http_status, is_transient, patiently
 from dalle2_train.storage.staging import TEMPORARY
 
 _REQUESTS_AT_ONCE = 16
 _MAGIC = re.compile(r"[*?\[]")
+_ABSENCES = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EBADF}
+
+
+class ListingError(Exception):
+    """A folder could not be listed for now. No OSError: those fsspec takes for a folder without files, silently."""
+
+
+class _LocalFolders(LocalFileSystem):
+    def ls(self, path: Any, detail: bool = False, **options: Any) -> Any:
+        try:
+            return super().ls(path, detail, **options)
+        except OSError as error:
+            if is_transient(error):
+                raise ListingError(str(error)) from error
+            raise
 
 
 class Stat(NamedTuple):
@@ -33,7 +51,7 @@ class Stat(NamedTuple):
 def exists(uri: str) -> bool:
     """Is there a file or folder at `uri`?"""
     if (path := local_path(uri)) is not None:
-        return path.exists()
+        return local_mode(uri, path) is not None
     fs, remote = open_fs(uri)
     try:
         # fs.exists() would call a server that is down an absence.
@@ -45,6 +63,25 @@ def exists(uri: str) -> bool:
             raise  # nobody was asked: there are no credentials
         return False  # without leave to list, S3 answers so for what is not there
     return True
+
+
+def local_mode(uri: str, path: Path) -> int | None:
+    """st_mode of what is at `path`, None where nothing is.
+
+    Path.exists() and is_file() raise what passes at once, and from Python 3.14 on call it an absence.
+    """
+    return patiently(uri, lambda: _mode(path))
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except OSError as error:
+        if error.errno in _ABSENCES:
+            return None
+        raise
+    except ValueError:  # no file can have such a name
+        return None
 
 
 def size(uri: str) -> int:
@@ -133,6 +170,8 @@ def _listing_fs(uri: str) -> tuple[Any, str]:
         raise InputError(f"{redact(uri)}: a web server does not list its files; name them, "
                          "as in https://host/set/{00000..00099}.tar")  # fmt: skip
     fs, path = open_fs(uri)
+    if local_path(uri) is not None:
+        return _LocalFolders(), path
     # A listing kept by fsspec would hide what another process has published since.
     fs.invalidate_cache()
     return fs, path

@@ -11,11 +11,12 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, Any, cast
 
 from dalle2_train.errors import InputError
 from dalle2_train.redaction import redact
-from dalle2_train.storage.listing import list_files, size
+from dalle2_train.storage.listing import list_files, local_mode, size
 from dalle2_train.storage.places import absolute, local_path, open_fs
 from dalle2_train.storage.retry import http_status, missing, patiently
 from dalle2_train.storage.staging import TEMPORARY, local_staging
@@ -160,7 +161,8 @@ def as_local(uri: str) -> Iterator[Path]:
     """The file at `uri` as a local path: itself when it is local, else a copy that is gone afterwards."""
     path = local_path(uri)
     if path is not None:
-        if not path.is_file():
+        mode = local_mode(uri, path)
+        if mode is None or not S_ISREG(mode):
             raise missing(uri)
         yield path
         return

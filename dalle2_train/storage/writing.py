@@ -6,23 +6,27 @@ appears when it is complete; one that is tried again begins anew.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from dalle2_train.errors import InputError
 from dalle2_train.redaction import redact
 from dalle2_train.storage.listing import exists
 from dalle2_train.storage.places import join, local_path, open_fs
-from dalle2_train.storage.reading import CHUNK, read_bytes, sha256_bytes, sha256_file
-from dalle2_train.storage.retry import MissingError, UnreachableError, patiently
+from dalle2_train.storage.reading import CHUNK, open_read, read_bytes, sha256_bytes, sha256_file
+from dalle2_train.storage.retry import MissingError, UnreachableError, is_transient, patiently
 from dalle2_train.storage.staging import TEMPORARY, unwritable_is_input
+
+T = TypeVar("T")
 
 
 def publish_bytes(uri: str, data: bytes) -> str:
@@ -48,30 +52,49 @@ def publish_file(local: Path, uri: str) -> str:
         fs, remote = open_fs(uri)
         patiently(uri, lambda: fs.put_file(str(local), remote))
         return sha256_file(local)
+    return _publish_local(uri, path, lambda stream: _copy(local, stream))
+
+
+def _copy(source: Path, target: IO[bytes]) -> str:
+    """From the beginning, as what is tried again has to be. Returns the SHA-256 of what was copied."""
     digest = hashlib.sha256()
-    with local.open("rb") as source:
-        _publish_local(uri, path, lambda stream: _copy(source, stream, digest.update))
+    with open_read(str(source)) as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            target.write(chunk)
     return digest.hexdigest()
 
 
-def _copy(source: IO[bytes], target: IO[bytes], seen: Callable[[bytes], None]) -> None:
-    while chunk := source.read(CHUNK):
-        seen(chunk)
-        target.write(chunk)
+def _publish_local(uri: str, path: Path, write: Callable[[IO[bytes]], T]) -> T:
+    """What `write` returns, which is called anew for each attempt, with an empty file."""
+
+    def attempt() -> T:
+        with staged(uri, path, write) as (temporary, written):
+            try:
+                os.replace(temporary, path)
+            except FileNotFoundError as error:
+                # A server that began anew was asked twice and answered once; written again, it is there in any case.
+                raise OSError(errno.ESTALE, "gone while it was renamed", str(temporary)) from error
+        return written
+
+    return patiently(uri, attempt)
 
 
-def _publish_local(uri: str, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+@contextmanager
+def staged(uri: str, path: Path, write: Callable[[IO[bytes]], T]) -> Iterator[tuple[Path, T]]:
+    """(a synced file beside `path` with what `write` wrote, what `write` returned); the file is gone afterwards."""
     with unwritable_is_input(uri):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
         try:
             with temporary.open("wb") as stream:
-                write(stream)
+                written = write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(temporary, path)
+            yield temporary, written
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # a sweep finds it
+                temporary.unlink(missing_ok=True)
 
 
 def remove(uri: str) -> None:
@@ -92,10 +115,29 @@ def sweep(uri: str, min_age_seconds: float = 0.0) -> None:
     end.
     """
     folder = local_path(uri)
-    for left in sorted(folder.rglob(f"{TEMPORARY}*")) if folder is not None else ():
-        with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime >= min_age_seconds:
+    for left in patiently(uri, lambda: _left_over(folder)) if folder is not None else ():
+        with suppress(MissingError):  # whose it was, was quicker
+            if time.time() - patiently(str(left), partial(_touched, left)) >= min_age_seconds:
                 remove(str(left))
+
+
+def _left_over(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder, onerror=_raise_if_it_passes):
+        found += [Path(place, name) for name in (*folders, *files) if name.startswith(TEMPORARY)]
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY)]
+    return sorted(found)
+
+
+def _raise_if_it_passes(error: OSError) -> None:
+    """Folders that are gone meanwhile, or that we may not read, are passed over."""
+    if is_transient(error):
+        raise error
+
+
+def _touched(left: Path) -> float:
+    """Seconds since 1970. A folder's own time tells of its names alone, not of a file in it that grows."""
+    return max(path.lstat().st_mtime for path in (left, *left.rglob("*")))
 
 
 def check_writable(uri: str) -> None:
