@@ -2,14 +2,14 @@
 
 import json
 import math
-import os
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from dalle2_train.redaction import redact
+from dalle2_train.storage.growing import GrowingFile
 from dalle2_train.storage.listing import exists
 from dalle2_train.storage.places import local_path
 from dalle2_train.storage.reading import read_bytes
@@ -29,11 +29,12 @@ class JsonLines:
         kept = [line for line, values in self._lines() if keeps(values)]
         local = None if uri is None else local_path(uri)
         self._scratch = Scratch() if local is None else None
-        # Lines are added by the training, and flushed by who writes its checkpoints.
+        # Lines are added by the training, and flushed by who writes its checkpoints; storage that fails keeps both
+        # waiting.
         self._lock = threading.Lock()
         self.path = self._scratch.path / "lines.jsonl" if self._scratch is not None else Path(str(local))
         publish_bytes(str(self.path), "".join(f"{line}\n" for line in kept).encode())
-        self._stream: IO[str] = self.path.open("a", buffering=1)
+        self._file = GrowingFile(self.path)
 
     def add(self, values: dict[str, Any]) -> None:
         """A line more, which `flush` makes last."""
@@ -43,32 +44,31 @@ class JsonLines:
         }
         line = json.dumps(written, allow_nan=False) + "\n"
         with self._lock:
-            self._stream.write(line)
+            self._file.append(line.encode())
 
     def flush(self) -> None:
         """Make what was added outlive this machine. Any thread may call it."""
         with self._lock:
-            if self._stream.closed:
+            if self._file.closed:
                 return
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            self._file.sync()
             text = b"" if self._scratch is None else self.path.read_bytes()
         if self._scratch is not None and self.uri is not None:
             publish_bytes(self.uri, text)
 
     def close(self) -> None:
         """May be called again."""
-        if not self._stream.closed:
+        if not self._file.closed:
             self.flush()
             with self._lock:
-                self._stream.close()
+                self._file.close()
             if self._scratch is not None:
                 self._scratch.close()
 
     def abandon(self) -> None:
         """Close it as it is: the file is another's by now, or nobody's."""
         with self._lock:
-            self._stream.close()
+            self._file.abandon()
         if self._scratch is not None:
             self._scratch.close()
 
