@@ -3,19 +3,14 @@
 Nothing here compares clocks of two machines: a holder on another machine lives if its lease is renewed while we look.
 """
 
-import os
-import socket
 import sys
 import threading
 import time
-import uuid
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Self
 
-import psutil
-
 from dalle2_train import storage
+from dalle2_train.checkpoints.holder import Holder, read_holder
 from dalle2_train.checkpoints.layout import lease_uri
 from dalle2_train.errors import InputError
 
@@ -23,42 +18,6 @@ LEASE_SECONDS = 30.0
 """A lease that is not renewed for so long is nobody's."""
 _BEAT_SECONDS = 5.0
 _SETTLE_SECONDS = 2.0
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who trains."""
-
-    id: str
-    host: str
-    boot: str
-    """Of that host: started anew, or in another container of that name, it is another one."""
-    pid: int
-    started: float
-    """When its process began, by a clock that nobody sets: the pid may be another's by now."""
-    beat: int = 0
-    """Rises as long as it lives."""
-
-    @classmethod
-    def me(cls) -> "Holder":
-        """This process, by a new id."""
-        return cls(uuid.uuid4().hex, *_here(), os.getpid(), _start_of(os.getpid()))
-
-    @property
-    def is_here(self) -> bool:
-        """Is its machine this one?"""
-        return (self.host, self.boot) == _here()
-
-    @property
-    def is_dead(self) -> bool:
-        """True where this machine knows it to be; False where it lives, or where nobody can tell from here."""
-        if not self.is_here:
-            return False
-        try:
-            return _start_of(self.pid) != self.started
-        except psutil.NoSuchProcess:
-            return True
 
 
 class Lease:
@@ -119,18 +78,7 @@ class Lease:
                 continue
 
     def _write(self) -> None:
-        storage.publish_json(self.uri, asdict(self.holder))
-
-
-def read_holder(uri: str, other_than: str | None = None) -> Holder | None:
-    """Who holds the lease at `uri`; None where nobody does, or where it is the holder of that id."""
-    if not storage.exists(uri):
-        return None
-    try:
-        found = Holder(**storage.read_json(uri))
-    except (InputError, TypeError):  # removed meanwhile, or of another version
-        return None
-    return None if found.id == other_than else found
+        storage.publish_bytes(self.uri, self.holder.to_bytes())
 
 
 def check_held(run_uri: str, holder_id: str) -> None:
@@ -144,18 +92,3 @@ def check_held(run_uri: str, holder_id: str) -> None:
 
 def _held(run_uri: str, what: str) -> str:
     return f"{run_uri} {what}; wait for it, stop it with `runs --stop`, or give another --name"
-
-
-def _here() -> tuple[str, str]:
-    """(name, boot) of this machine, as far as process ids mean the same: containers have their own."""
-    if not _BOOT_ID.exists():
-        return socket.gethostname(), ""
-    return socket.gethostname(), f"{_BOOT_ID.read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"
-
-
-def _start_of(pid: int) -> float:
-    """Ticks since this machine was started; elsewhere than on Linux seconds since 1970."""
-    process = psutil.Process(pid)
-    stat = Path(f"/proc/{pid}/stat")
-    # The 22nd field; the second, in parentheses, may have spaces. psutil adds what the wall clock says.
-    return float(stat.read_text().rpartition(")")[2].split()[19]) if stat.exists() else process.create_time()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dalle2_train import storage
+from dalle2_train.checkpoints.holder import read_holder
 from dalle2_train.checkpoints.layout import (
     committed_steps,
     goodput_uri,
@@ -12,7 +13,6 @@ from dalle2_train.checkpoints.layout import (
     progress_uri,
     stop_uri,
 )
-from dalle2_train.checkpoints.lease import read_holder
 from dalle2_train.checkpoints.manifest import has_manifest
 from dalle2_train.errors import InputError
 

@@ -1,17 +1,21 @@
 """One name, one writer."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import asdict, replace
 
+import psutil
 import pytest
 
 from dalle2_train import storage
+from dalle2_train.checkpoints import holder
+from dalle2_train.checkpoints.holder import Holder, read_holder
 from dalle2_train.checkpoints.layout import lease_uri
-from dalle2_train.checkpoints.lease import Holder, Lease, check_held, read_holder
+from dalle2_train.checkpoints.lease import Lease, check_held
 from dalle2_train.errors import InputError
 
 HOLD = """
@@ -57,6 +61,33 @@ def test_a_killed_process_is_followed_at_once(tmp_path):
     start = time.monotonic()
     with Lease(run, seconds=60):
         assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("system", ["linux", "another"])
+def test_a_killed_process_that_nobody_has_buried_is_dead(monkeypatch, tmp_path, system):
+    """A zombie keeps its number and the time of its start for as long as its parent does not ask how it ended."""
+    if system == "another":  # where there is no /proc
+        monkeypatch.setattr(holder, "_BOOT_ID", tmp_path / "none")
+    with subprocess.Popen(["sleep", "60"]) as child:
+        held = replace(Holder.me(), pid=child.pid, started=holder._start_of(child.pid))
+        assert not held.is_dead
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE
+        assert held.is_dead
+    assert held.is_dead
+
+
+def test_the_run_of_a_killed_process_that_nobody_has_buried_is_free(tmp_path):
+    run = str(tmp_path / "run")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout.readline() == b"held\n"
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        with Lease(run, seconds=60) as lease:
+            assert read_holder(lease.uri) == lease.holder
 
 
 def test_a_process_whose_number_another_has_now_is_dead():
