@@ -47,6 +47,25 @@ def test_a_folder_that_stays_away_is_told_as_that(tmp_path: Path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
+def test_who_was_first_is_told_so_though_the_answer_was_lost(tmp_path: Path, monkeypatch, code: int):
+    uri = str(tmp_path / "a" / "lease")
+    failures = fail_in_passing(monkeypatch, "link", 1, os.link, code)
+    assert storage.publish_new(uri, b"ours") and len(failures) == 1
+    failures.clear()
+    assert not storage.publish_new(uri, b"theirs")
+    assert storage.read_bytes(uri) == b"ours" and os.listdir(tmp_path / "a") == ["lease"]
+
+
+def test_storage_that_cannot_tell_who_was_first_says_so(tmp_path: Path, monkeypatch):
+    fail_in_passing(monkeypatch, "link", 1, code=errno.EPERM)
+    for uri in (str(tmp_path / "a"), f"memory://{tmp_path.name}/a"):
+        with pytest.raises(NotImplementedError, match="who was first"):
+            storage.publish_new(uri, b"")
+        assert not storage.exists(uri)
+    assert os.listdir(tmp_path) == []
+
+
 def test_what_is_there_is_no_absence_meanwhile(tmp_path: Path, monkeypatch):
     file, missing = tmp_path / "a", tmp_path / "b"
     file.write_bytes(b"")

@@ -12,12 +12,14 @@ from typing import Self
 from dalle2_train import storage
 from dalle2_train.checkpoints.holder import Holder, read_holder
 from dalle2_train.checkpoints.layout import lease_uri
+from dalle2_train.checkpoints.succession import take
 from dalle2_train.errors import InputError
 
 LEASE_SECONDS = 30.0
 """A lease that is not renewed for so long is nobody's."""
 _BEAT_SECONDS = 5.0
 _SETTLE_SECONDS = 2.0
+_MOST_ROUNDS, _ROUND_SECONDS = 100, 0.05
 
 
 class Lease:
@@ -30,12 +32,10 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
-        self._wait_for_other()
-        self._write()
-        if storage.local_path(self.uri) is None:
-            time.sleep(
-                _SETTLE_SECONDS
-            )  # another may have read, with us, that nobody holds it, and write only now
+        try:
+            self._take()
+        except NotImplementedError:
+            self._settle()
         if read_holder(self.uri, self.holder.id) is not None:
             raise InputError(_held(self._run_uri, "has just been begun by another process"))
         self._thread.start()
@@ -52,11 +52,27 @@ class Lease:
         ) as error:  # how the training ended is what is told; a lease that is left ends by itself
             print(f"{self.uri} could not be removed: {error}", file=sys.stderr)
 
-    def _wait_for_other(self) -> None:
-        """Until whoever holds it is known to be gone."""
+    def _take(self) -> None:
+        """Of those that start at the same moment one goes on; the others hear of it from `_is_gone`."""
+        for _ in range(_MOST_ROUNDS):
+            if take(self.uri, self.holder, self._is_gone):
+                return
+            time.sleep(_ROUND_SECONDS)
+        raise InputError(_held(self._run_uri, "is being begun by other processes"))
+
+    def _settle(self) -> None:
+        """Where storage cannot tell who was first, it is who wrote last."""
         other = read_holder(self.uri)
-        if other is None or other.is_dead:
-            return
+        if other is not None:
+            self._is_gone(self.uri, other)
+        self._write()
+        # Another may have read, with us, that nobody holds it, and write only now.
+        time.sleep(_SETTLE_SECONDS)
+
+    def _is_gone(self, uri: str, other: Holder) -> bool:
+        """Waits until it is known. False: it let go of the lease meanwhile. InputError where it lives."""
+        if other.is_dead:
+            return True
         if other.is_here:
             raise InputError(_held(self._run_uri, f"is being trained by process {other.pid} of this machine"))
         print(f"{self._run_uri} is held from {other.host}; waiting {self._seconds:.0f} s for a sign of life",
@@ -64,8 +80,12 @@ class Lease:
         until = time.monotonic() + self._seconds
         while time.monotonic() < until:
             time.sleep(min(1.0, self._seconds / 10))
-            if read_holder(self.uri) not in (other, None):
-                raise InputError(_held(self._run_uri, f"is being trained from {other.host}"))
+            found = read_holder(uri)
+            if found is None:
+                return False
+            if found != other:
+                raise InputError(_held(self._run_uri, f"is being trained from {found.host}"))
+        return True
 
     def _renew(self) -> None:
         while not self._ended.wait(min(_BEAT_SECONDS, self._seconds / 4)):

@@ -4,6 +4,7 @@ A URI is a string; a plain path is a local file and is made absolute, because wo
 in passing is tried again for `retry.RETRY_SECONDS`.
 """
 
+from dalle2_train.storage.exclusive import publish_new, rename
 from dalle2_train.storage.listing import Stat, exists, glob, list_files, list_folder, size, stat, stats
 from dalle2_train.storage.places import absolute, can_list, join, local_path, parent
 from dalle2_train.storage.reading import (
@@ -54,9 +55,11 @@ __all__ = [
     "publish_bytes",
     "publish_file",
     "publish_json",
+    "publish_new",
     "read_bytes",
     "read_json",
     "remove",
+    "rename",
     "sha256_bytes",
     "sha256_file",
     "size",

@@ -1,5 +1,6 @@
 """One name, one writer."""
 
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import asdict, replace
 
 import psutil
 import pytest
+from failing import fail_in_passing
 
 from dalle2_train import storage
 from dalle2_train.checkpoints import holder
@@ -88,6 +90,19 @@ def test_the_run_of_a_killed_process_that_nobody_has_buried_is_free(tmp_path):
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         with Lease(run, seconds=60) as lease:
             assert read_holder(lease.uri) == lease.holder
+
+
+def test_on_a_file_system_without_hard_links_who_wrote_last_goes_on(tmp_path, monkeypatch):
+    run, other, slept = str(tmp_path), Holder.me(), []
+    fail_in_passing(monkeypatch, "link", float("inf"), code=errno.EPERM)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    write(run, replace(Holder.me(), started=1.0))
+    with Lease(run) as lease:
+        assert read_holder(lease.uri) == lease.holder and len(slept) == 1
+    monkeypatch.setattr(time, "sleep", lambda _: write(run, other))
+    with pytest.raises(InputError, match="just been begun by another"), Lease(run):
+        pass
+    assert read_holder(lease_uri(run)) == other
 
 
 def test_a_process_whose_number_another_has_now_is_dead():

@@ -28,6 +28,10 @@ class Forked:
         process.start()
         return process
 
+    def barrier(self, parties: int) -> Any:
+        """For so many of the processes, which it is given to as an argument."""
+        return self._context.Barrier(parties)
+
     def finish(self, processes: Iterable[Any]) -> None:
         """Wait for them. One that does not end well: RuntimeError."""
         for process in processes:
