@@ -28,6 +28,9 @@ from dalle2_train.data.shards.shard_index import ShardIndex, from_bytes, index_o
 from dalle2_train.data.spread import in_processes
 from dalle2_train.errors import InputError
 
+_ABANDONED_SECONDS = 600.0
+"""What nobody has written to for so long was left by a process that was killed; another may be indexing the set now."""
+
 _log = logging.getLogger(__name__)
 
 MapShards = Callable[[Callable[["Task"], Shard], list["Task"]], Iterable[Shard]]
@@ -78,7 +81,16 @@ def index(
         raise InputError(f"{uri}: none of its {len(shards)} shards is there; check the name")
     manifest = dataclasses.replace(earlier, shards=tuple(shards), source=source or earlier.source)
     publish(manifest, home)
+    _sweep(home)
     return manifest
+
+
+def _sweep(home: str) -> None:
+    """What others left that were killed; where we may not remove it, the manifest is no worse for it."""
+    try:
+        storage.sweep(home, _ABANDONED_SECONDS)
+    except (InputError, OSError) as error:
+        _log.warning("%s: what killed processes left there stays: %s", home, error)
 
 
 def plan(uri: str, to: str | None = None, check: Callable[[str], None] = storage.check_writable) -> Plan:

@@ -183,6 +183,30 @@ def test_a_newer_manifest_is_left_alone(bare: str):
             run(bare)
 
 
+def test_what_a_killed_process_was_writing_is_swept_and_what_another_writes_is_not(bare: str):
+    """A publication takes its name from its file's; none lasts ten minutes."""
+    (Path(bare) / "index").mkdir()
+    left = [Path(bare) / name for name in (".partial-0-manifest.json", "index/.partial-1-00000.parquet")]
+    young = Path(bare) / "index" / ".partial-2-00000.parquet"
+    for file in (*left, young):
+        file.write_bytes(b"half")
+    for file in left:
+        os.utime(file, (time.time() - 700,) * 2)
+    os.utime(young, (time.time() - 300,) * 2)
+    index(bare)
+    assert list(Path(bare).rglob(".partial-*")) == [young]
+    assert len(list(Path(bare).rglob("*.tar"))) == 4
+
+
+def test_what_may_not_be_swept_is_told_and_stays(bare: str, monkeypatch, caplog):
+    def refuse(uri: str, min_age_seconds: float) -> None:
+        raise storage.RefusedAccessError(f"{uri}/.partial-0: access is refused")
+
+    monkeypatch.setattr(storage, "sweep", refuse)
+    assert index(bare) == load(bare)
+    assert ".partial-0: access is refused" in caplog.text
+
+
 def test_a_damaged_index_is_made_anew(bare: str, reads: list[str]):
     index(bare)
     reads.clear()
