@@ -2,7 +2,7 @@
 
 import pytest
 
-from dalle2_train.redaction import redact
+from dalle2_train.redaction import redact, without_passwords
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from dalle2_train.redaction import redact
         ("mysql://user:hun/ter2@host/db", "mysql://***@host/db"),
         ("at http://a:b@c and (http://d:e@f:1)", "at http://***@c and (http://***@f:1)"),
         ("https://host/a.tar?X-Amz-Signature=abc&x=1: refused", "https://host/a.tar?***: refused"),
+        ("https://host/a.tar?acl&Signature=abc", "https://host/a.tar?***"),
         ("403, url='https://host/a.tar?sig=a%3D'; again", "403, url='https://host/a.tar?***'; again"),
         ("exceeded with url: /a.tar?sig=b/+= (timed out)", "exceeded with url: /a.tar?*** (timed out)"),
     ],
@@ -36,3 +37,17 @@ def test_users_passwords_and_signatures_are_left_out(text: str, told: str):
 )
 def test_the_rest_stays(text: str):
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("uri", "left"),
+    [
+        ("hdfs://user:hunter2@host/run@2", "hdfs://user@host/run@2"),
+        ("abfss://container@account/run", "abfss://container@account/run"),
+        ("hdfs://host:8020/run@2", "hdfs://host:8020/run@2"),
+        ("https://host/run?sig=abc", "https://host/run"),
+        ("s3://bucket/run", "s3://bucket/run"),
+    ],
+)
+def test_a_place_is_known_by_its_user_and_by_no_password(uri: str, left: str):
+    assert without_passwords(uri) == left

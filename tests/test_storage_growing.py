@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from failing import fail_in_passing, retry_quickly
 
-from dalle2_train.storage import growing
+from dalle2_train.storage import growing, publish_bytes, read_bytes
 from dalle2_train.storage.lines import JsonLines
 
 
@@ -128,5 +128,18 @@ def test_what_is_kept_in_memory_is_bounded(file: Path, monkeypatch):
 def test_what_is_closed_is_not_opened_again(file: Path):
     lines = JsonLines(str(file))
     lines.close()
+    with pytest.raises(ValueError, match="was closed"):
+        write(lines, 2)
+
+
+def test_what_was_added_for_nobody_takes_no_place(tmp_path: Path):
+    """On an object store the whole file is replaced: a new owner's must not be."""
+    uri = f"memory://lines/{tmp_path.name}/lines.jsonl"
+    lines = JsonLines(uri)
+    write(lines, 1)
+    publish_bytes(uri, b'{"n": 7}\n')
+    lines.abandon()
+    lines.close()
+    assert read_bytes(uri) == b'{"n": 7}\n' and not lines.path.exists()
     with pytest.raises(ValueError, match="was closed"):
         write(lines, 2)

@@ -11,6 +11,10 @@ from dalle2_train.checkpoints.layout import attempt_uri
 from dalle2_train.errors import InputError
 
 
+class TakenOverError(InputError):
+    """The run is another process's by now: what this one would write is not wanted any more."""
+
+
 def begin_attempt(run_uri: str) -> str:
     """From here on no earlier start of the run commits anything; returns this one's id."""
     attempt = uuid.uuid4().hex
@@ -19,7 +23,7 @@ def begin_attempt(run_uri: str) -> str:
 
 
 def check_newest(run_uri: str, attempt: str) -> None:
-    """Raises InputError where the run has been started anew since."""
+    """Raises TakenOverError where the run has been started anew since."""
     if storage.read_json(attempt_uri(run_uri)).get("attempt") != attempt:
-        raise InputError(f"{run_uri} was started anew while this start of it still ran; what this one did since its "
-                         "last checkpoint is given up")  # fmt: skip
+        raise TakenOverError(f"{run_uri} was started anew while this start of it still ran; the newer one goes on from "
+                             "the last checkpoint, and there is nothing to do")  # fmt: skip

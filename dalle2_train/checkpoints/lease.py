@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Self
 
 from dalle2_train import storage
+from dalle2_train.checkpoints.attempt import TakenOverError
 from dalle2_train.checkpoints.holder import Holder, read_holder
 from dalle2_train.checkpoints.layout import lease_uri
 from dalle2_train.checkpoints.succession import take
@@ -102,12 +103,12 @@ class Lease:
 
 
 def check_held(run_uri: str, holder_id: str) -> None:
-    """Raises InputError where the run is another's by now: what this process would write is not wanted any more."""
+    """Raises TakenOverError where the run is another's by now."""
     found = read_holder(lease_uri(run_uri))
     if found is None:
-        raise InputError(_held(run_uri, "was taken over by another process, which has ended"))
+        raise TakenOverError(_held(run_uri, "was taken over by another process, which has ended"))
     if found.id != holder_id:
-        raise InputError(_held(run_uri, f"was taken over by process {found.pid} on {found.host}"))
+        raise TakenOverError(_held(run_uri, f"was taken over by process {found.pid} on {found.host}"))
 
 
 def _held(run_uri: str, what: str) -> str:

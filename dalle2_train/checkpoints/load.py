@@ -9,10 +9,11 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
 
 from dalle2_train import storage
-from dalle2_train.checkpoints.exchange import gather, of_first_rank, rank, world_size
+from dalle2_train.checkpoints.exchange import gather, of_first_rank, rank, together, world_size
 from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps
 from dalle2_train.checkpoints.manifest import ModelManifest, find_faults, read_manifest
 from dalle2_train.errors import InputError
+from dalle2_train.redaction import redact
 from dalle2_train.storage.retry import is_transient
 
 # The same on every rank, so that all try again together: 121 s.
@@ -24,23 +25,25 @@ def newest_whole(run_uri: str) -> tuple[str, ModelManifest] | None:
 
     In a process group every rank calls it and checks its part of the files.
     """
-    for step in reversed(of_first_rank(committed_steps(run_uri) if rank() == 0 else [])):
+    for step in reversed(of_first_rank(together(lambda: committed_steps(run_uri)))):
         folder = checkpoint_uri(run_uri, step)
-        try:
-            manifest, faults = read_manifest(folder), []
-        except InputError as error:
-            manifest, faults = None, [str(error)]
-        if manifest is not None:
-            faults = find_faults(folder, manifest, list(manifest.files)[rank() :: world_size()])
-        faults = list(chain.from_iterable(gather(faults)))
+        manifest, mine = together(lambda folder=folder: _examined(folder))
+        faults = list(chain.from_iterable(gather(mine)))
         if not faults and manifest is not None:
             return folder, manifest
         if rank() == 0:
-            print(
-                f"checkpoint {folder} is not whole ({'; '.join(faults)}); looking for an older one",
-                file=sys.stderr,
-            )
+            told = f"checkpoint {folder} is not whole ({'; '.join(faults)}); looking for an older one"
+            print(redact(told), file=sys.stderr)
     return None
+
+
+def _examined(folder: str) -> tuple[ModelManifest | None, list[str]]:
+    """(manifest, what is wrong with this rank's part of the files)."""
+    try:
+        manifest = read_manifest(folder)
+    except InputError as error:
+        return None, [str(error)]
+    return manifest, find_faults(folder, manifest, list(manifest.files)[rank() :: world_size()])
 
 
 def load_into(folder: str, state: dict[str, Any], alone: bool = False) -> None:

@@ -9,6 +9,7 @@ from dalle2_train import storage
 from dalle2_train.checkpoints.layout import checkpoint_uri, committed_steps, started_steps
 from dalle2_train.checkpoints.manifest import MANIFEST_NAME, has_manifest, read_manifest
 from dalle2_train.errors import InputError
+from dalle2_train.redaction import redact
 
 
 class Keep(NamedTuple):
@@ -58,7 +59,7 @@ def _in_nobodys_way(run_uri: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        print(f"old checkpoints in {run_uri} could not be removed: {error}", file=sys.stderr)
+        print(redact(f"old checkpoints in {run_uri} could not be removed: {error}"), file=sys.stderr)
 
 
 def _best(run_uri: str, steps: list[int], count: int) -> list[int]:

@@ -38,7 +38,7 @@ class Guard(NamedTuple):
     """What rank 0 does around a save."""
 
     check_owner: Callable[[], object] = lambda: None
-    """Raises where the run is another process's by now; asked before anything is changed, and last of all."""
+    """Raises where the run is another process's by now; asked before anything is changed, and around `flush`."""
     flush: Callable[[], object] = lambda: None
     """Makes what else was recorded up to the checkpoint outlive this machine, before it counts."""
 

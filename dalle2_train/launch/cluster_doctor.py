@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dalle2_train import storage
 from dalle2_train.doctor import FORBIDDEN, REPORTED, Check
 from dalle2_train.launch.ray_connection import connect
+from dalle2_train.redaction import redact
 
 _PATIENCE_SECONDS = 180.0
 """Of all nodes together, which are asked at once: each has the imports of a training to do."""
@@ -64,7 +65,7 @@ def _facts(storage_uri: str | None, has_gpus: bool) -> NodeFacts:
         try:
             storage.check_writable(storage_uri)
         except Exception as error:
-            fault = str(error)
+            fault = redact(str(error))
     versions = {name: _version(name) for name in (*REPORTED, "dalle2-train")}
     versions["python"] = sys.version.split()[0]
     forbidden = {name: version for name in FORBIDDEN if (version := _version(name)) is not None}
@@ -81,7 +82,8 @@ def _count_gpus() -> int:
     """In a process of its own: Ray hides them from one that has reserved none."""
     environment = {name: value for name, value in os.environ.items() if "VISIBLE_DEVICES" not in name}
     count = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    return int(subprocess.run(count, env=environment, capture_output=True, check=True).stdout)
+    done = subprocess.run(count, env=environment, capture_output=True, check=False, text=True, timeout=120)
+    return int(done.stdout) if done.returncode == 0 else 0
 
 
 def _version(name: str) -> str | None:
@@ -112,15 +114,18 @@ def _check(node: dict[str, Any], answer: Any, ours: NodeFacts, deadline: float) 
 def _told(error: Exception) -> str:
     if "No module named 'dalle2_train'" in str(error):
         return "dalle2_train is not installed there; install it, or give it by --working-dir or a container"
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
+    return redact(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}")
 
 
 def _skew_of(node: dict[str, Any]) -> float:
     """Seconds that its clock is off at least: it is read between two readings of ours. A node that has answered before
     has no import to do any more, which would keep them apart."""
-    began = time.time()
-    theirs: Any = ray.get(_on(node, _clock).remote(), timeout=_PATIENCE_SECONDS)
-    return max(began - theirs, theirs - time.time(), 0.0)
+    skews = [0.0]
+    for _ in range(2):  # Ray may have ended the process that had imported all
+        began = time.time()
+        theirs: Any = ray.get(_on(node, _clock).remote(), timeout=_PATIENCE_SECONDS)
+        skews += [began - theirs, theirs - time.time()]
+    return max(skews)
 
 
 def _faults(theirs: NodeFacts, ours: NodeFacts) -> list[str]:

@@ -64,6 +64,9 @@ class Gauges:
     def finish(self, status: str) -> None:
         """The last values stay until Prometheus forgets them."""
 
+    def abandon(self) -> None:
+        """Likewise."""
+
     def _count(self, name: str, more: float) -> None:
         if more > 0:
             self._counters[name].inc(more, self._tags)

@@ -24,7 +24,7 @@ def prepare(
     uri = job.init_from
     init_from = together(lambda: None if uri is None else _begin(uri, module))
     if embeddings is not None:
-        tell_what_is_left_out(job, module, embeddings)
+        together(lambda: tell_what_is_left_out(job, module, embeddings))
     return init_from
 
 

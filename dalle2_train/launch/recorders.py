@@ -41,6 +41,9 @@ class Recorders:
     def finish(self, status: str) -> None:
         self._each("finish", status)
 
+    def abandon(self) -> None:
+        self._each("abandon")
+
     def _each(self, method: str, *arguments: Any) -> None:
         failures: list[Exception] = []
         for part in self._parts:
@@ -79,7 +82,7 @@ def open_mlflow(job: TrainJob, manifest: ModelManifest, tags: dict[str, str]) ->
     from dalle2_train.tracking.run import MlflowRecorder
 
     assert job.tracking is not None
-    tags |= {
+    tags = tags | {
         "family": job.recipe.family,
         "run_uri": job.run_uri,
         "data_digest": manifest.data.digest if manifest.data else "",

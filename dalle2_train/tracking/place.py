@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from dalle2_train.redaction import redact
+from dalle2_train.redaction import redact, without_passwords
 from dalle2_train.tracking.params import without_secret
 
 NAME_TAG = "dalle2_train.name"
@@ -48,4 +48,5 @@ def _is_older(theirs: Mapping[str, str], tags: Mapping[str, str]) -> bool:
 
 
 def _digest(place: str) -> str:
-    return hashlib.sha256(place.encode()).hexdigest()[:16]
+    """Of the place without its secrets: they change, and nobody is to try them out by it."""
+    return hashlib.sha256(without_passwords(place).encode()).hexdigest()[:16]

@@ -81,7 +81,6 @@ class MlflowRecorder:
         self._stop = threading.Event()
         self._warned: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="mlflow-recorder", daemon=True)
-        self._thread.start()
 
     @property
     def run_id(self) -> str | None:
@@ -91,11 +90,13 @@ class MlflowRecorder:
     def begin(self, completed_steps: int) -> None:
         """The run goes on from so many steps: what was recorded of later ones will be recorded again."""
         self._spool = Spool(self._spool_uri, completed_steps)
+        self._go()
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Returns at once."""
         if self._spool is None:
             self._spool = Spool(self._spool_uri)
+        self._go()
         now = max(int(time.time() * 1000), self._earliest)
         self._spool.add(step, now, {name: float(v) for name, v in values.items()})
 
@@ -122,33 +123,46 @@ class MlflowRecorder:
             return
         self._status = status
         self._stop.set()
+        self._go()
         self._thread.join(self._flush_seconds)
         if self._thread.is_alive():
-            self._given_up = True
-            self._images.clear()
-            self._documents.clear()
             self._warn(
                 TimeoutError(f"no answer in {self._flush_seconds:g} s, the end of the run is not recorded")
             )
+            self._given_up = True
         if self._spool is not None:
             self._spool.close()
+
+    def abandon(self) -> None:
+        """Send no more, and leave MLflow's run and the spool's file to the process that has the run by now."""
+        self._status, self._given_up = "abandoned", True
+        self._stop.set()
+        if self._spool is not None:
+            self._spool.abandon()
+
+    def _go(self) -> None:
+        """A start that is refused before it tells anything leaves MLflow as it is."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def _work(self) -> None:
         wait = _INTERVAL_SECONDS
         while not self._stop.wait(wait):
             wait = _INTERVAL_SECONDS if self._drain() else min(2 * wait, _MAX_BACKOFF_SECONDS)
         for attempt in range(_LAST_ATTEMPTS):
-            if self._drain() and self._close():
-                return
+            if self._given_up or (self._drain() and self._close()):
+                break
             time.sleep(0.5 * attempt)
+        if self._given_up and self._writer is not None:
+            self._writer.stop_watching()
 
     def _drain(self) -> bool:
         """Write all that is queued. False when MLflow could not be written to; nothing is lost then."""
         try:
             writer = self._writer = self._writer or RunWriter(self._spec)
             self._send_metrics(writer)
-            _send(self._images, lambda picture: writer.image(*picture))
-            _send(self._documents, lambda document: writer.document(*document))
+            self._send(self._images, lambda picture: writer.image(*picture))
+            self._send(self._documents, lambda document: writer.document(*document))
         except Exception as error:  # of MLflow, SQLAlchemy, the network: none is a reason to stop training
             self._warn(error)
             return False
@@ -159,6 +173,14 @@ class MlflowRecorder:
         while not self._given_up and spool is not None and (metrics := spool.next(_LINES_AT_ONCE)):
             writer.metrics(metrics)
             spool.confirm()
+
+    def _send(self, queue: deque[T], write: Callable[[T], None]) -> None:
+        while queue and not self._given_up:
+            first = queue[0]
+            write(first)
+            # A full queue may have dropped it meanwhile.
+            if queue and queue[0] is first:
+                queue.popleft()
 
     def _close(self) -> bool:
         try:
@@ -174,19 +196,9 @@ class MlflowRecorder:
 
     def _warn(self, error: Exception) -> None:
         kind = type(error).__name__
-        if (
-            kind not in self._warned
-        ):  # a server that is down says so at every attempt, each time in other words
+        # A server that is down says so at every attempt, each time in other words.
+        if kind not in self._warned and not self._given_up:
             self._warned.add(kind)
             reason = redact(next(iter(str(error).splitlines()), ""))
             uri = redact(self._spec.tracking_uri)
             _logger.warning("MLflow at %s: %s: %s; training goes on", uri, kind, reason)
-
-
-def _send(queue: deque[T], write: Callable[[T], None]) -> None:
-    while queue:
-        first = queue[0]
-        write(first)
-        # A full queue may have dropped it meanwhile.
-        if queue and queue[0] is first:
-            queue.popleft()

@@ -21,6 +21,8 @@ class Spool:
         to it stay, the rest are made again; None: all stay."""
         limit = math.inf if completed_steps is None else completed_steps
         self._lines = JsonLines(uri, lambda line: line["step"] <= limit)
+        # By this handle alone: under the name there may be another start's file by and by.
+        self._stream = self._lines.path.open("rb")
         self._read = self._seen = 0
 
     def add(self, step: int, milliseconds: int, values: Mapping[str, float]) -> None:
@@ -32,14 +34,13 @@ class Spool:
     def next(self, most: int) -> list[Metric]:
         """Up to `most` lines' metrics that have not been confirmed."""
         metrics: list[Metric] = []
-        with self._lines.path.open("rb") as stream:
-            stream.seek(self._read)
-            for _ in range(most):
-                line = stream.readline()
-                if not line.endswith(b"\n"):
-                    break
-                metrics += _metrics(json.loads(line))
-            self._seen = stream.tell() if line.endswith(b"\n") else stream.tell() - len(line)
+        self._stream.seek(self._read)
+        for _ in range(most):
+            line = self._stream.readline()
+            if not line.endswith(b"\n"):
+                break
+            metrics += _metrics(json.loads(line))
+        self._seen = self._stream.tell() if line.endswith(b"\n") else self._stream.tell() - len(line)
         return metrics
 
     def confirm(self) -> None:
@@ -53,10 +54,17 @@ class Spool:
     def close(self) -> None:
         """Nothing more is added; what has not arrived stays for a later start."""
         self._lines.close()
+        self._stream.close()
 
     def discard(self) -> None:
         """All has arrived."""
         self._lines.discard()
+        self._stream.close()
+
+    def abandon(self) -> None:
+        """The file is another's by now."""
+        self._lines.abandon()
+        self._stream.close()
 
 
 def _metrics(line: Mapping[str, Any]) -> list[Metric]:

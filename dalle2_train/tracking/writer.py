@@ -81,10 +81,14 @@ class RunWriter:
 
     def finish(self, status: str) -> None:
         """status: finished, preempted, refused or failed."""
-        if self._monitor is not None:
-            self._monitor.finish()
+        self.stop_watching()
         self._client.set_tag(self.run_id, STATUS_TAG, status)
         self._client.set_terminated(self.run_id, _STATUS.get(status.lower(), "FAILED"))
+
+    def stop_watching(self) -> None:
+        """The machine, for whoever ends without a word too."""
+        if self._monitor is not None:
+            self._monitor.finish()
 
     def _describe(self, run: Run) -> None:
         """Params cannot be changed in MLflow: what a restart has changed (world_size…) becomes a tag."""

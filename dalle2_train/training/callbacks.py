@@ -18,8 +18,8 @@ from dalle2_train.training.protocols import Sampler
 from dalle2_train.training.records import LossRecord, report_once
 from dalle2_train.training.spikes import SpikeDetector
 
-PATIENCE_SECONDS = 120.0
-"""So long a rank that failed to draw waits for the others to have drawn."""
+PATIENCE_SECONDS = 600.0
+"""So long a rank waits for the others to have drawn, or to have failed."""
 
 
 class Records(pl.Callback):
@@ -107,8 +107,9 @@ class Pictures(pl.Callback):
         try:
             failed = any(gather(error is not None, self._group))
         except RuntimeError as silence:
-            raise RuntimeError("a rank failed to draw samples while the others wait for it; training."
-                               f"sample_every_steps=0 goes on without: {error or silence}") from error  # fmt: skip
+            raise RuntimeError("a rank failed to draw samples while others wait for it, or is "
+                               f"{PATIENCE_SECONDS:.0f} s behind; training.sample_every_steps=0 goes on without: "
+                               f"{error or silence}") from error  # fmt: skip
         if error is not None:
             report_once(self._complained, "drawing samples", error)
         if self._journal is not None and not failed:

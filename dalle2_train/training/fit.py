@@ -56,7 +56,7 @@ class Setup:
     is_drained: IsDrained = lambda: False
     """Is a machine of the training about to go?"""
     check_owner: Callable[[], object] = lambda: None
-    """Raises where the run is another process's by now; asked on rank 0 before a checkpoint counts."""
+    """Raises TakenOverError where the run is another process's by now; rank 0 asks before it writes what counts."""
 
 
 def fit(module: UnclipModule, setup: Setup) -> FitResult:
@@ -64,7 +64,8 @@ def fit(module: UnclipModule, setup: Setup) -> FitResult:
 
     Raises PreemptedError after a stop that was asked for, with a checkpoint written; RewindError where the run is to be
     started again from an earlier checkpoint; RefusedError where the loss stays no number, or too much of the data is
-    faulty; InputError where the run's folder cannot be written or holds something else.
+    faulty; InputError where the run's folder cannot be written or holds something else; TakenOverError, which is one,
+    where the run was started anew meanwhile.
     """
     run_uri, num_steps = setup.run_uri, module.training_config.num_steps
     if (done := _finished(setup, num_steps)) is not None:
@@ -72,7 +73,7 @@ def fit(module: UnclipModule, setup: Setup) -> FitResult:
     setup = _claimed(setup)
     resumed = _resumed(setup)
     module.completed_steps = start = resumed[1].step if resumed else 0
-    module.left_out = of_first_rank(left_out_steps(run_uri) if dist.get_rank() == 0 else frozenset())
+    module.left_out = of_first_rank(together(lambda: left_out_steps(run_uri)))
     journal = together(lambda: _open_journal(setup, num_steps, start))
     status = "failed"
     try:
@@ -129,6 +130,7 @@ def _open_journal(setup: Setup, num_steps: int, start: int) -> Journal | None:
 
 def _release(module: UnclipModule, setup: Setup, checkpoint: str) -> None:
     if dist.get_rank() == 0:
+        setup.check_owner()
         consolidate(checkpoint, model_uri(setup.run_uri), module.write_model, setup.extra_files)
 
 
@@ -136,7 +138,7 @@ def _resumed(setup: Setup) -> tuple[str, ModelManifest] | None:
     """(folder, manifest) of the checkpoint to go on from; None for a run that begins."""
     together(lambda: _tidy(setup.run_uri))
     resumed = newest_whole(setup.run_uri)
-    if resumed is None and of_first_rank(committed_steps(setup.run_uri)):
+    if resumed is None and of_first_rank(together(lambda: committed_steps(setup.run_uri))):
         raise RefusedError(f"{setup.run_uri} has checkpoints, but none of them is whole; restore one, or give another "
                            "--name to begin anew")  # fmt: skip
     if resumed is not None:
@@ -156,7 +158,7 @@ def _train(
     module: UnclipModule, setup: Setup, resumed: tuple[str, ModelManifest] | None, journal: Journal | None
 ) -> None:
     folder, manifest = resumed if resumed else (None, None)
-    quarantine = Quarantine(setup.run_uri, journal)
+    quarantine = together(lambda: Quarantine(setup.run_uri, journal))
     order = manifest.order if manifest else None
     stream = together(lambda: setup.open_stream(order, quarantine.met.append))
     with contextlib.closing(stream):
@@ -173,7 +175,7 @@ def _callbacks(
     """Stopping before checkpoints, so that the step that stops is also saved, and with it the faults up to there; the
     watchdog last, for what all others do belongs to the step."""
     config, run_uri = module.training_config, setup.run_uri
-    records = None if journal is None else Records(journal, module.completed_steps)
+    records = together(lambda: None if journal is None else Records(journal, module.completed_steps))
 
     def flush() -> None:
         if records is not None and journal is not None:
@@ -191,5 +193,5 @@ def _callbacks(
     callbacks: list[pl.Callback] = [] if records is None else [records]
     if setup.sampler is not None:
         callbacks.append(Pictures(run_uri, setup.sampler, journal))
-    stopping = Stopping(run_uri, checkpoints.settle, setup.is_drained)
+    stopping = Stopping(run_uri, checkpoints.settle, setup.is_drained, setup.check_owner)
     return [*callbacks, stopping, quarantine, checkpoints, watchdog]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dalle2_train.errors import InputError
+from dalle2_train.checkpoints.attempt import TakenOverError
 from dalle2_train.training.goodput import Goodput
 from dalle2_train.training.protocols import Recorder
 from dalle2_train.training.publisher import Publisher
@@ -24,7 +24,7 @@ class Journal:
         recorder: Recorder | None,
         check_owner: Callable[[], object] = lambda: None,
     ) -> None:
-        """check_owner: raises InputError where the run is another process's by now."""
+        """check_owner: raises TakenOverError where the run is another process's by now."""
         self._check_owner = check_owner
         self.run_uri, self.goodput, self.recorder = run_uri, goodput, recorder
         self._publisher = Publisher()
@@ -57,6 +57,8 @@ class Journal:
         """Say how it ended, where that can still be said, and is this process's to say. since: what went after the last
         step."""
         if not self.is_ours():
+            self._publisher.abandon()
+            self._tell("leaving the record", lambda recorder: recorder.abandon())
             return
         if status in ("finished", "preempted"):
             self.goodput.end(since.pictures)
@@ -69,7 +71,7 @@ class Journal:
         """False where another has taken the run over, whose records these would replace."""
         try:
             self._check_owner()
-        except InputError:
+        except TakenOverError:
             return False
         except Exception:  # who cannot be asked has taken nothing
             return True

@@ -13,7 +13,7 @@ _ON_CPU = "can't allocate memory"
 
 
 class MemoryRefusal(RefusedError):  # noqa: N818 - the errors of a user's doing are told by their exit code
-    """The step does not fit into memory, and would not the next time."""
+    """The step, or the weights alone, do not fit into memory, and would not the next time."""
 
 
 @dataclass(frozen=True)

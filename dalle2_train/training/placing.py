@@ -39,10 +39,14 @@ def place(
 
 def _move_what_stays_whole(network: nn.Module, device: torch.device) -> None:
     """Frozen parameters and buffers."""
+    moved: dict[int, nn.Parameter] = {}  # tied ones stay one
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad and parameter.device != device:
-                setattr(module, name, nn.Parameter(parameter.to(device), requires_grad=False))
+                there = moved.setdefault(
+                    id(parameter), nn.Parameter(parameter.to(device), requires_grad=False)
+                )
+                setattr(module, name, there)
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
 

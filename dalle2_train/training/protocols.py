@@ -43,6 +43,10 @@ class Recorder(Protocol):
         """status: finished, preempted, refused or failed."""
         ...
 
+    def abandon(self) -> None:
+        """Tell no more, not even of the end: the run is another process's by now, which does."""
+        ...
+
 
 class Sampler(Protocol):
     """Draws a picture of what the network can do. Every rank calls it at the same step, in lockstep."""

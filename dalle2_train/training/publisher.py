@@ -31,6 +31,13 @@ class Publisher:
             self._news.notify()
         self._thread.join(timeout)
 
+    def abandon(self) -> None:
+        """Write no more: the files are another's by now."""
+        with self._news:
+            self._values.clear()
+            self._closed = True
+            self._news.notify()
+
     def _work(self) -> None:
         while True:
             with self._news:

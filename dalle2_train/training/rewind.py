@@ -5,6 +5,7 @@ happens, so that every later start leaves them out too.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
@@ -50,7 +51,13 @@ def left_out_steps(run_uri: str) -> frozenset[int]:
     return frozenset(step for one in read_left_out(run_uri) for step in range(one.first, one.last + 1))
 
 
-def rewind_or_refuse(run_uri: str, config: TrainingConfig, step: int, num_bad: int) -> NoReturn:
+def rewind_or_refuse(
+    run_uri: str,
+    config: TrainingConfig,
+    step: int,
+    num_bad: int,
+    check_owner: Callable[[], object] = lambda: None,
+) -> NoReturn:
     """After `num_bad` non-finite updates in a row, the last of them the `step`-th; every rank calls it.
 
     Raises RewindError, on every rank, once the run is ready to be started again; RefusedError where it has been
@@ -60,6 +67,7 @@ def rewind_or_refuse(run_uri: str, config: TrainingConfig, step: int, num_bad: i
     told = f"the loss or gradient was not finite {num_bad} steps in a row, up to step {step}, which were left out"
 
     def go_back() -> int:
+        check_owner()
         return _go_back(run_uri, LeftOut(first, step - 1, told, is_done=False), config.max_rewinds)
 
     to = of_first_rank(together(lambda: go_back() if dist.get_rank() == 0 else 0))

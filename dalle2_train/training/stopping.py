@@ -20,10 +20,16 @@ class Stopping(pl.Callback):
     """Stops all ranks together: when told to (a signal, a stop file, a drained machine), or when the loss has been no
     number for long."""
 
-    def __init__(self, run_uri: str, settle: Callable[[], object], is_drained: IsDrained) -> None:
+    def __init__(
+        self,
+        run_uri: str,
+        settle: Callable[[], object],
+        is_drained: IsDrained,
+        check_owner: Callable[[], object] = lambda: None,
+    ) -> None:
         """settle: waits for a checkpoint that is being written. is_drained: is a machine of this training about to
-        go?"""
-        self.run_uri, self._settle = run_uri, settle
+        go? check_owner: as of `fit.Setup`."""
+        self.run_uri, self._settle, self._check_owner = run_uri, settle, check_owner
         self.num_nonfinite = 0
         self._is_drained = is_drained
         self._signalled = False
@@ -48,7 +54,7 @@ class Stopping(pl.Callback):
         self.num_nonfinite = self.num_nonfinite + 1 if is_bad else 0
         if self.num_nonfinite >= config.max_nonfinite_steps:
             self._settle()  # or it would be committed into the history that is given up
-            rewind_or_refuse(self.run_uri, config, outcome.step, self.num_nonfinite)
+            rewind_or_refuse(self.run_uri, config, outcome.step, self.num_nonfinite, self._check_owner)
         if outcome.stop:
             trainer.should_stop = True
 

@@ -17,7 +17,7 @@ def test_what_one_rank_does_not_see_ends_all(make_job, tmp_path, work: Callable[
     before = make_job("before", *settings)
     train(before)
     job = replace(make_job("run", *settings), init_from=before.run_uri)
-    results = run_ranks_with(job, 2, timeout=60, work=work)
+    results = run_ranks_with(job, 2, timeout=200, work=work)
     for code, told in results:
         # Without a code it would still be waiting.
         assert code == 1 and "InputError" in told and "-absent" in told, results

@@ -28,6 +28,12 @@ def test_a_place_with_a_user_is_found_again(
     assert places(client) == [f"{scheme}://***@host/run"]
 
 
+def test_a_place_whose_password_was_changed_is_found_again(tracking_uri: str, client: MlflowClient) -> None:
+    for password in ("hunter2", "hunter3"):
+        record(tracking_uri, f"hdfs://user:{password}@host/run")
+    assert places(client) == ["hdfs://***@host/run"]
+
+
 def test_nothing_secret_is_there_even_while_a_run_is_made(
     tracking_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 import math
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,45 @@ def test_who_was_given_up_touches_nothing_of_the_next_start(
     second.metrics(3, {"loss": 3.0})
     second.finish("finished")
     assert history(client) == [(step, float(step)) for step in (1, 2, 3)]
+
+
+def test_who_has_no_run_any_more_leaves_it_to_the_next_start(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    """As where ranks were cut off: another start's file is under the spool's name by then."""
+    file = tmp_path / "metrics.jsonl"
+    first = recorder_of(tracking_uri, file, 0)
+    first.metrics(1, {"loss": 1.0})
+    _wait_for(lambda: first.run_id is not None)
+    second = recorder_of(tracking_uri, file, 1)
+    second.metrics(2, {"loss": 2.0})
+    time.sleep(0.5)  # the first looks ten times for what it has to send
+    first.abandon()
+    first.finish("failed")
+    first._thread.join(60)
+    (experiment,) = [one for one in client.search_experiments() if one.name == "tests"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "RUNNING" and "dalle2_train.status" not in run.data.tags
+    second.metrics(3, {"loss": 3.0})
+    second.finish("finished")
+    assert history(client) == [(1, 1.0), (2, 2.0), (3, 3.0)] and not file.exists()
+
+
+def test_a_start_that_tells_nothing_leaves_mlflow_as_it_is(
+    tmp_path: Path, tracking_uri: str, monkeypatch
+) -> None:
+    began: list[Any] = []
+    monkeypatch.setattr(run_module, "RunWriter", began.append)
+    MlflowRecorder(tracking_uri, "tests", "prior", {}, spool=str(tmp_path / "metrics.jsonl"))
+    time.sleep(0.5)  # its thread would have looked ten times
+    assert began == []
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def _refuse(*_: Any) -> None:

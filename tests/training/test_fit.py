@@ -45,6 +45,9 @@ class Recorded:
     def finish(self, status):
         self.statuses.append(status)
 
+    def abandon(self):
+        self.statuses.append("abandoned")
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
@@ -240,7 +243,10 @@ def test_a_start_that_another_one_followed_commits_and_records_nothing_more(tmp_
         train_alone(run, recorder=recorder, data={"acts": {6: another_begins}})
     assert committed_steps(run) == [4]
     # What it would say of the end is not its to say any more.
-    assert recorder.statuses == [] and storage.read_json(f"{run}/progress.json")["status"] == "running"
+    assert (
+        recorder.statuses == ["abandoned"]
+        and storage.read_json(f"{run}/progress.json")["status"] == "running"
+    )
     assert train_alone(run).resumed_from == 4
 
 

@@ -29,6 +29,8 @@ class Recorded:
 
     def finish(self, status): ...
 
+    def abandon(self): ...
+
 
 def lines(run: object) -> list[dict]:
     return [json.loads(line) for line in Path(f"{run}/data/faults.jsonl").read_text().splitlines()]
