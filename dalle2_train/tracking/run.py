@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
@@ -154,7 +155,8 @@ class MlflowRecorder:
                 break
             time.sleep(0.5 * attempt)
         if self._given_up and self._writer is not None:
-            self._writer.stop_watching()
+            with suppress(Exception):  # nobody waits for it any more
+                self._writer.stop_watching()
 
     def _drain(self) -> bool:
         """Write all that is queued. False when MLflow could not be written to; nothing is lost then."""

@@ -100,7 +100,7 @@ class NodeTrials(Trials):
         )  # fmt: skip
         recipe = load_recipe("upsampler/tiny", (*UPSAMPLER, *self._settings))
         self.whole = TrainJob(recipe, write_shards(folder / "set"), str(folder), "whole")
-        assert [code for code, _ in run_ranks_with(self.whole, 2, work=run_recorded)] == [0, 0]
+        assert [code for code, _ in run_ranks_with(self.whole, 2, 900, run_recorded)] == [0, 0]
         self._found: dict[int, dict[str, Any]] = {}
         self._stack = ExitStack()
         self.cluster = self._stack.enter_context(workers_nodes(folder))

@@ -41,6 +41,7 @@ def test_it_goes_on_after_an_outage(
     tracking_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = MlflowRecorder(tracking_uri, "tests", "prior", {})
+    recorder.begin(0)
     try:
         _wait(lambda: recorder.run_id)
 

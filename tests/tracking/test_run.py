@@ -27,9 +27,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _record(tracking_uri: str, name: str = "decoder", params: Any = None, **options: Any) -> MlflowRecorder:
     options = {"system_metrics": False, **options}
-    return MlflowRecorder(
+    recorder = MlflowRecorder(
         tracking_uri, "tests", name, params or {"seed": 0}, {"family": "decoder"}, **options
     )
+    recorder.begin(0)
+    return recorder
 
 
 def _runs(client: MlflowClient) -> list[Run]:
