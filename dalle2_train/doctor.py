@@ -94,7 +94,8 @@ def _tried(name: str, uri: str, attempt: Callable[[str], object]) -> Check:
     try:
         attempt(uri)
     except (InputError, OSError) as error:
-        return Check(name, False, redact(f"{uri}: {error}"))
+        told = str(error)
+        return Check(name, False, redact(told if told.startswith(uri) else f"{uri}: {told}"))
     return Check(name, True, redact(uri))
 
 

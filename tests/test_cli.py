@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from dalle2_train import cli
+from dalle2_train.checkpoints.holder import Holder
 from dalle2_train.cli import main
 from dalle2_train.cli.manners import Outcome
 from dalle2_train.errors import InputError, PreemptedError, RefusedError
@@ -285,7 +288,32 @@ def test_runs_tells_how_far_each_is(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("b", 30, None, None),
     ]
     assert main(["runs", "--storage", str(tmp_path), "b", "--stop"]) == 0
-    assert (tmp_path / "b" / "stop").exists()
+    assert (tmp_path / "b" / "stop").exists() and "asked to stop" in capsys.readouterr().out
+    assert not (tmp_path / "a" / "stop").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"), [("failed", "restarting"), ("running", "running"), ("starting", "starting")]
+)
+def test_runs_tells_who_goes_on_and_who_ended_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], said: str, told: str
+) -> None:
+    (tmp_path / "a").mkdir()
+    progress = {
+        "status": said,
+        "step": 3,
+        "num_steps": 9,
+        "loss": None,
+        "seconds_left": None,
+        "updated": time.time(),
+    }
+    publish_json(str(tmp_path / "a" / "progress.json"), progress)
+    me = Holder.me()
+    for holder, words in ((me, f"{told} "), (replace(me, started=1.0), "ended without a word")):
+        publish_json(str(tmp_path / "a" / "lease.json"), asdict(holder))
+        assert main(["runs", "--storage", str(tmp_path), "a"]) == 0
+        assert words in capsys.readouterr().out
+    assert main(["runs", "--storage", str(tmp_path), "a", "--stop"]) == 2
     assert not (tmp_path / "a" / "stop").exists()
 
 

@@ -33,6 +33,8 @@ class RunStatus:
     """Seconds since 1970."""
     is_trained: bool
     """Does a process hold its lease? It may be between two attempts, and say preempted or failed."""
+    is_dead: bool
+    """Has the process that holds its lease ended, as far as this machine knows?"""
     beat: int
     """Rises while a process holds its lease."""
     checkpoint: int | None
@@ -70,6 +72,7 @@ def _status(storage_uri: str, name: str) -> RunStatus:
         )
     said: dict[str, Any] = storage.read_json(progress_uri(run_uri))
     steps, holder = committed_steps(run_uri), read_holder(lease_uri(run_uri))
+    is_dead = holder is not None and holder.is_dead
     return RunStatus(
         name=name,
         status=said["status"],
@@ -78,7 +81,8 @@ def _status(storage_uri: str, name: str) -> RunStatus:
         loss=said["loss"],
         seconds_left=said["seconds_left"],
         updated=said["updated"],
-        is_trained=said["status"] == "running" or holder is not None,
+        is_trained=not is_dead and (said["status"] == "running" or holder is not None),
+        is_dead=is_dead,
         beat=0 if holder is None else holder.beat,
         checkpoint=steps[-1] if steps else None,
         model=model_uri(run_uri) if has_manifest(model_uri(run_uri)) else None,

@@ -6,6 +6,7 @@ Nothing heavy is imported to parse, so `--help` answers at once; a command's fun
 import argparse
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -33,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(redact(traceback.format_exc()), end="", file=sys.stderr)  # to be pasted where all can read it
         print("dalle2-train: this is a fault of ours; please report it with the lines above", file=sys.stderr)
         return 1
-    print(json.dumps(outcome.data) if args.json else outcome.text, flush=True)
+    try:
+        print(json.dumps(outcome.data) if args.json else outcome.text, flush=True)
+    except BrokenPipeError:  # `| head`: whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return outcome.exit_code
 
 

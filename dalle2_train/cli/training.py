@@ -112,6 +112,8 @@ def _runs(args: argparse.Namespace) -> Outcome:
         _follow(args.storage, args.name)
     found = list_runs(args.storage, args.name)
     text = "\n".join(_line(run) for run in found) or f"no runs in {args.storage}"
+    if args.stop and not args.dry_run and not args.follow:
+        text += "\nasked to stop: it saves a checkpoint after its step, then ends"
     return Outcome(
         {"runs": [to_dict(run) for run in found], "stop_requested": args.stop and not args.dry_run},
         text if args.name is None else f"{text}\n{_table(found[0])}".rstrip(),
@@ -152,12 +154,16 @@ def _table(run: "RunStatus") -> str:
 
 def _line(run: "RunStatus") -> str:
     loss = "" if run.loss is None else f"loss {run.loss:.4f}"
-    left = ""
-    if run.status == "running":
+    left, status = "", str(run.status)
+    if run.is_trained and status in ("failed", "preempted"):
+        status = "restarting"  # the attempt did; who started it goes on
+    if run.is_dead:
+        left = "ended without a word; the same command goes on"
+    elif run.status == "running":
         minutes = (time.time() - run.updated) / 60
         # A killed run can no longer say so, and a long step looks the same: tell what is known.
         if minutes > _SILENT_MINUTES:
             left = f"silent for {minutes:.0f} min"
         elif run.seconds_left is not None:
             left = f"{run.seconds_left / 60:.0f} min left"
-    return f"{run.name:<24} {run.status:<10} {run.step:>8} / {run.num_steps:<8} {loss}  {left}".rstrip()
+    return f"{run.name:<24} {status:<10} {run.step:>8} / {run.num_steps:<8} {loss}  {left}".rstrip()

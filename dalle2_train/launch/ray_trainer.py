@@ -18,7 +18,7 @@ from dalle2_train.launch.gauges import Gauges
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.launch.ray_configs import patience, run_config, scaling_config, torch_config, uses_gpu
 from dalle2_train.launch.ray_connection import connect
-from dalle2_train.launch.ray_fit import fit_trainer
+from dalle2_train.launch.ray_fit import StopWhileWaiting, fit_trainer
 from dalle2_train.launch.ray_room import check_room
 from dalle2_train.launch.worker import Host, run
 from dalle2_train.launch.worker_count import WorkerCount
@@ -80,7 +80,7 @@ def _attempt(job: TrainJob, workers: WorkerCount, use_gpu: bool, config: dict[st
     )
     try:
         with patience(job.recipe):
-            outcome = fit_trainer(trainer).return_value
+            outcome = fit_trainer(trainer, StopWhileWaiting(job.run_uri)).return_value
     except TrainingFailedError as error:
         failures = list(getattr(error, "worker_failures", {}).values()) or [error]
         refusal = next((one for one in failures if isinstance(one, MemoryRefusal)), None)

@@ -34,7 +34,8 @@ class Resume(pl.Callback):
         load_into(checkpoint, state)
         restore_optimizer(module.network, optimizer, state)
         if dist.get_rank() == 0:
-            print(f"going on from {checkpoint}", file=sys.stderr)
+            # Ray says what is printed a second time.
+            sys.stderr.write(f"going on from {checkpoint}\n")
 
 
 def run_steps(

@@ -13,8 +13,9 @@ from toy_training import losses
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import committed_steps, stop_uri
 from dalle2_train.checkpoints.manifest import read_manifest
+from dalle2_train.checkpoints.runs import list_runs, request_stop
 from dalle2_train.errors import PreemptedError, RefusedError
-from dalle2_train.launch import train
+from dalle2_train.launch import ray_fit, train
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.filterwarnings("default"),
               pytest.mark.usefixtures("cluster")]  # fmt: skip
@@ -54,6 +55,18 @@ def test_a_signal_to_the_driver_ends_with_a_checkpoint(make_job, number):
     assert committed_steps(job.run_uri) and storage.exists(stop_uri(job.run_uri))
     # Ray keeps nothing of it: a Ctrl-C after the training is this program's own again.
     assert signal.getsignal(number) is before
+
+
+def test_a_run_that_waits_for_machines_in_vain_can_be_stopped(make_job, monkeypatch, capsys):
+    """There is no rank to hear of it."""
+    monkeypatch.setattr(ray_fit, "WAITING_SECONDS", 3.0)
+    job = make_job("run", *STEPS, "workers.num_cpus=64")
+    ask = threading.Timer(3.0, request_stop, (job.storage, job.name))
+    ask.start()
+    with pytest.raises(PreemptedError, match="waited for workers"):
+        train(job, workers=1)
+    assert "waiting for machines: 1 workers need 64 CPU" in capsys.readouterr().err
+    assert not list_runs(job.storage, job.name)[0].is_trained
 
 
 def _ask_to_stop(run: Path, number: int) -> None:

@@ -1,0 +1,46 @@
+"""A stop that is asked for while no worker is there to hear of it."""
+
+from pathlib import Path
+
+import pytest
+
+from dalle2_train import storage
+from dalle2_train.checkpoints.layout import progress_uri, stop_uri
+from dalle2_train.errors import PreemptedError
+from dalle2_train.launch.ray_fit import WAITING_SECONDS, StopWhileWaiting
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    storage.publish_json(progress_uri(str(tmp_path)), {"status": "starting"})
+    return str(tmp_path)
+
+
+def test_it_is_heeded_once_workers_would_have_heard_of_it(run: str):
+    now = [0.0]
+    check = StopWhileWaiting(run, lambda: now[0])
+    now[0] = 1000.0
+    check()
+    storage.publish_bytes(stop_uri(run), b"")
+    check()
+    now[0] += WAITING_SECONDS - 1
+    check()
+    now[0] += 1
+    with pytest.raises(PreemptedError, match="waited for workers"):
+        check()
+
+
+def test_workers_that_train_are_left_to_hear_of_it_themselves(run: str):
+    now = [0.0]
+    check = StopWhileWaiting(run, lambda: now[0])
+    storage.publish_bytes(stop_uri(run), b"")
+    check()
+    storage.publish_json(progress_uri(run), {"status": "running"})
+    now[0] = 10 * WAITING_SECONDS
+    check()
+    # They have ended: it counts from then.
+    storage.publish_json(progress_uri(run), {"status": "preempted"})
+    check()
+    now[0] += WAITING_SECONDS
+    with pytest.raises(PreemptedError):
+        check()
