@@ -21,8 +21,8 @@ from nodes import Node, Nodes
 from dalle2_train.training.goodput import Attempt
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-DEADLINE, BETWEEN = 45, 150
-"""Seconds, and steps from one to the next: some are done until the drain is known."""
+DEADLINE, BETWEEN, TOGETHER = 45, 150, 5
+"""Seconds; steps from one to the next, some of which are done until the drain is known; trials that are a training."""
 
 
 def act(cluster: Nodes, node: Node, node_id: str, seed: int) -> Callable[[], object]:
@@ -43,5 +43,8 @@ def judge(before: Attempt, after: Attempt, moment: float) -> tuple[dict[str, Any
 
 if __name__ == "__main__":
     conduct(
-        RESULTS, lambda folder: NodeTrials("node-drained", folder, act, judge, between=BETWEEN), 10, __doc__
+        RESULTS,
+        lambda folder: NodeTrials("node-drained", folder, act, judge, TOGETHER, BETWEEN),
+        10,
+        __doc__,
     )
