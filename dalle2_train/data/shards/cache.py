@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,7 +26,6 @@ PAGE = 1 << 20
 _CHECKSUM = 4
 # Eviction makes room for a while: to look at all pages for each new one would cost more than the reads.
 _KEPT_SHARE = 0.9
-_ABANDONED_SECONDS = 3600
 _LEDGER = "bytes"
 
 _log = logging.getLogger(__name__)
@@ -81,27 +79,31 @@ class PageCache:
     def _keep(self, pages: list[tuple[Path, bytes]]) -> None:
         """A disk that is full or gone costs the cache, not the run."""
         try:
-            if self._make_room(sum(len(page) + _CHECKSUM for _, page in pages)):
-                for file, page in pages:
-                    file.parent.mkdir(exist_ok=True)
-                    temporary = self.folder / f"{TEMPORARY}{uuid.uuid4().hex}"
-                    temporary.write_bytes(zlib.crc32(page).to_bytes(_CHECKSUM, "little") + page)
-                    temporary.rename(file)
+            # Others do not write meanwhile: what they had been promised room for could not be seen by an eviction.
+            with self._locked() as ledger:
+                if self._make_room(sum(len(page) + _CHECKSUM for _, page in pages), ledger):
+                    for file, page in pages:
+                        self._write(file, page)
         except OSError as error:
             if self.folder not in _failing:
                 _failing.add(self.folder)
                 _log.warning("%s: not all is kept there: %s", self.folder, error)
 
-    def _make_room(self, wanted: int) -> bool:
+    def _write(self, file: Path, page: bytes) -> None:
+        file.parent.mkdir(exist_ok=True)
+        temporary = self.folder / f"{TEMPORARY}{uuid.uuid4().hex}"
+        temporary.write_bytes(zlib.crc32(page).to_bytes(_CHECKSUM, "little") + page)
+        temporary.rename(file)
+
+    def _make_room(self, wanted: int, ledger: Path) -> bool:
         """Reserves `wanted` bytes; False where there is no room for as many at all."""
         if wanted > self.num_bytes * _KEPT_SHARE:
             return False
-        with self._locked() as ledger:
-            told = ledger.read_text()
-            used = int(told) if told.isdigit() else self._evict(self.num_bytes)
-            if used + wanted > self.num_bytes:
-                used = self._evict(int(self.num_bytes * _KEPT_SHARE) - wanted)
-            ledger.write_text(str(used + wanted))
+        told = ledger.read_text()
+        used = int(told) if told.isdigit() else self._evict(self.num_bytes)
+        if used + wanted > self.num_bytes:
+            used = self._evict(int(self.num_bytes * _KEPT_SHARE) - wanted)
+        ledger.write_text(str(used + wanted))
         return True
 
     def _evict(self, most: int) -> int:
@@ -112,7 +114,7 @@ class PageCache:
                 entry = file.stat()
             except FileNotFoundError:
                 continue
-            if file.name.startswith(TEMPORARY) and time.time() - entry.st_mtime > _ABANDONED_SECONDS:
+            if file.name.startswith(TEMPORARY):  # a killed process left it: nobody else writes now
                 file.unlink(missing_ok=True)
             elif file.parent != self.folder and file.is_file():
                 pages.append((entry.st_mtime, entry.st_size, file))

@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -112,6 +115,36 @@ def test_the_bound_holds_and_the_longest_unused_goes_first(tmp_path: Path, monke
     with pytest.raises(AssertionError, match="read again"):
         cache.read("s3://b", SHARD, 0, 10, unread)
     cache.read("s3://f", SHARD, 0, 10, unread)
+
+
+def test_the_bound_holds_where_many_write_slowly(tmp_path: Path, monkeypatch):
+    """An eviction counts what lies there: what others are about to write must not come on top of it."""
+    cache, write_bytes = PageCache(tmp_path, 4 * PAGE), Path.write_bytes
+
+    def slowly(self: Path, data: bytes) -> int:
+        time.sleep(0.002)
+        return write_bytes(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", slowly)
+
+    def look(number: int) -> int:
+        cache.read(f"s3://{number}", SHARD, PAGE * (number % 5), 10, read)
+        held = 0
+        for file in pages(tmp_path):
+            with suppress(FileNotFoundError):  # another thread evicts
+                held += file.stat().st_size
+        return held
+
+    with ThreadPoolExecutor(8) as pool:
+        assert max(pool.map(look, range(100))) <= cache.num_bytes
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path):
+    cache = PageCache(tmp_path, 2 * PAGE)
+    (tmp_path / ".partial-abc").write_bytes(bytes(PAGE))
+    for name in "abc":
+        cache.read(f"s3://{name}", SHARD, 0, 10, read)
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 def test_what_is_larger_than_the_cache_is_read_all_the_same(tmp_path: Path):
