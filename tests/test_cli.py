@@ -317,6 +317,27 @@ def test_runs_tells_who_goes_on_and_who_ended_without_a_word(
     assert not (tmp_path / "a" / "stop").exists()
 
 
+def test_runs_follows_one_to_its_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process trains meanwhile: each look finds it further on."""
+    monkeypatch.setattr(time, "sleep", lambda _: tell(*next(words)))
+    progress = {"num_steps": 9, "loss": 0.5, "seconds_left": None}
+
+    def tell(status: str, step: int) -> None:
+        told = {**progress, "status": status, "step": step, "updated": float(step)}
+        publish_json(str(tmp_path / "a" / "progress.json"), told)
+
+    (tmp_path / "a").mkdir()
+    tell("running", 1)
+    words = iter([("running", 4), ("preempted", 5)])
+    assert main(["runs", "--storage", str(tmp_path), "a", "--follow"]) == 0
+    said = capsys.readouterr()
+    assert "preempted, followed for 0:00" in said.err and "done" not in said.err
+    assert said.out.split() == ["a", "preempted", "5", "/", "9", "loss", "0.5000"]
+    assert next(words, None) is None
+
+
 def test_runs_tells_where_the_time_went(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clock = iter((1000.0, 1100.0, 1150.0, 1180.0, 1250.0))
     run = tmp_path / "a"

@@ -56,6 +56,8 @@ class Line:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.ended = "done in"
+        """What is said of a block that was not interrupted, before how long it took."""
         self._in_place = sys.stderr.isatty()
         self._started = time.monotonic()
         self._last = -SECONDS_BETWEEN_LOG_LINES
@@ -86,7 +88,7 @@ class Line:
         self._write(f"done before, in {clock(seconds)}", last=True)
 
     def end(self, seconds: float, *, done: bool) -> None:
-        self._write(f"done in {clock(seconds)}" if done else f"stopped after {clock(seconds)}", last=True)
+        self._write(f"{self.ended if done else 'stopped after'} {clock(seconds)}", last=True)
 
     def _write(self, text: str, *, last: bool) -> None:
         start, end = ("\r\x1b[K", "\n" if last else "") if self._in_place else ("", "\n")
