@@ -128,12 +128,12 @@ def _follow(storage_uri: str, name: str) -> None:
 
     sign, heard = None, time.monotonic()
     with on_a_line(name, watch_run(storage.join(storage_uri, name))) as line:
+        line.ended = "followed for"  # how the run ended is told with the run
         while True:
             (run,) = list_runs(storage_uri, name)
             if (run.updated, run.beat) != sign:
                 sign, heard = (run.updated, run.beat), time.monotonic()
             if not run.is_trained or time.monotonic() - heard > 60 * _SILENT_MINUTES:
-                line.ended = f"{run.status}, followed for"
                 return
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
