@@ -23,7 +23,7 @@ class MlflowServer:
         self.start()
 
     def start(self) -> None:
-        """Returns once it answers."""
+        """Returns once it answers. Its runners of jobs, of no use to training, would start for long after that."""
         command = [
             sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db",
             "--artifacts-destination", str(self._folder / "artifacts"), "--host", "127.0.0.1",
@@ -31,7 +31,11 @@ class MlflowServer:
         ]  # fmt: skip
         with (self._folder / "mlflow.log").open("a") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )
         end = time.monotonic() + 120
         while time.monotonic() < end:
