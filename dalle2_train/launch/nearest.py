@@ -1,6 +1,6 @@
 """What a prior in training has learned, as a picture: the real one that its embedding is nearest to.
 
-Legend: B pictures, E embedding, H W their size, K codes, N candidates.
+Legend: B pictures, E embedding, K codes, N candidates.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def prior_sampler(
 def ar_prior_sampler(
     job: TrainJob, module: ArPriorModule, clip: ClipEncoder, candidates: Examples, captions: list[str]
 ) -> Sampler:
-    """Those nearest to the codes that an autoregressive prior draws."""
+    """The real pictures nearest to the embeddings whose codes an autoregressive prior draws for these captions."""
     shape, config = (
         module.network.config,
         ArPriorStageConfig(guidance_scale=job.recipe.sampling.guidance_scale),

@@ -1,6 +1,6 @@
 """What a model in training can do, as a picture: every rank draws it in lockstep, with noise keyed by the seed.
 
-Legend: B pictures, E embedding, H W their size.
+Legend: B pictures, H W their size, h w that of the small ones.
 """
 
 import torch

@@ -54,10 +54,10 @@ def watch_run(run_uri: str) -> Watch:
 class Line:
     """The line of one stage on stderr."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.ended = "done in"
-        """What is said of a block that was not interrupted, before how long it took."""
+    def __init__(self, name: str, done: str = "done in", stopped: str = "stopped after") -> None:
+        """done, stopped: what is said of a block that came to its end, and of one that did not, before how long it
+        took."""
+        self.name, self._done, self._stopped = name, done, stopped
         self._in_place = sys.stderr.isatty()
         self._started = time.monotonic()
         self._last = -SECONDS_BETWEEN_LOG_LINES
@@ -88,7 +88,7 @@ class Line:
         self._write(f"done before, in {clock(seconds)}", last=True)
 
     def end(self, seconds: float, *, done: bool) -> None:
-        self._write(f"{self.ended if done else 'stopped after'} {clock(seconds)}", last=True)
+        self._write(f"{self._done if done else self._stopped} {clock(seconds)}", last=True)
 
     def _write(self, text: str, *, last: bool) -> None:
         start, end = ("\r\x1b[K", "\n" if last else "") if self._in_place else ("", "\n")
@@ -96,15 +96,17 @@ class Line:
 
 
 @contextmanager
-def on_a_line(name: str, watch: Watch | None = None) -> Iterator[Line]:
+def on_a_line(
+    name: str, watch: Watch | None = None, done: str = "done in", stopped: str = "stopped after"
+) -> Iterator[Line]:
     """A line that follows the block, by what `watch` or the block says, and then tells how long it took."""
-    line, started, done = Line(name), time.monotonic(), False
+    line, started, is_done = Line(name, done, stopped), time.monotonic(), False
     try:
         with line.following(watch):
             yield line
-        done = True
+        is_done = True
     finally:
-        line.end(time.monotonic() - started, done=done)
+        line.end(time.monotonic() - started, done=is_done)
 
 
 def describe(status: Status | None, elapsed: float) -> str:

@@ -43,7 +43,8 @@ PROMISES = {
     "node_tmp": ("nodes that share no /tmp: every checkpoint has both ranks' parts, and is gone on from", 20),
     "storage_away": ("storage with 10 % errors, with connections reset, or a minute away: no run fails", 30),
     "tracking_away": (
-        "MLflow stopped or frozen for a minute: no run fails, no point lost or doubled, steps as long over all of them",
+        "MLflow stopped or frozen for a minute: no run fails, no point lost or doubled, steps as long over all of them "
+        "and none that waits",
         20,
     ),
     "worker_terminated": ("SIGTERM to a random worker, rank 0 included: at most one step done again", 20),

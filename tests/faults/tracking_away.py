@@ -7,12 +7,14 @@ the end MLflow has each loss once, as losses.jsonl has it, and where the median 
 is within 5 % of that while it was there. That is asked of the alternating spans of all of a training: a machine's own
 moods move the median of twelve seconds by more, which each trial's own ratio shows. Nor may any ten steps that lie in
 the minute, or reach into it, take two seconds longer than usual, for a median tells of no pause; a call that waits for
-MLflow takes as long as that. Nothing else may run on the machine.
+MLflow takes as long as that. (Of a pause wholly after its return only the medians tell.) Nothing else may run on the
+machine.
 What was seen is appended to tracking_away.jsonl beside this file when the training has ended; started again, it does
 the trials that are not there.
 """
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -39,6 +41,8 @@ from dalle2_train.storage import publish_bytes
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 THERE, AWAY, START, TOGETHER, CLOSE, PAUSE = 12.0, 60.0, 6.0, 20, 0.05, 2.0
+"""Seconds, but for TOGETHER, trials a training, and CLOSE, a share. START: what a server takes, about: it is away for a
+minute."""
 LOG_EVERY, LEAST_STEPS = 10, 200
 SETTINGS = (*UPSAMPLER, "training.sample_every_steps=0", "training.num_steps=10000000", "training.num_threads=1",
             f"training.log_every_steps={LOG_EVERY}", "training.checkpoint_every_steps=1000")  # fmt: skip
@@ -83,12 +87,12 @@ class TrackingTrials(Trials):
         moments = {step: moment for step, _, moment in points}
         timed = [tuple(steps_of(moments, span) for span in pair) for pair in spans]
         all_there, all_away = (list(chain(*times)) for times in zip(*timed, strict=True))
-        of_all = median(all_away) / median(all_there)
+        of_all = middle(all_away) / middle(all_there)
         is_close = LOG_EVERY * min(len(all_there), len(all_away)) >= LEAST_STEPS and abs(of_all - 1) <= CLOSE
-        usual = LOG_EVERY * median(all_there) / 1000  # seconds that ten steps take
+        usual = LOG_EVERY * middle(all_there) / 1000  # seconds that ten steps take
         found = {}
         for seed, (there, away), (_, minute) in zip(seeds, timed, spans, strict=True):
-            there_ms, away_ms = median(there), median(away)
+            there_ms, away_ms = middle(there), middle(away)
             steps = [LOG_EVERY * len(times) for times in (there, away)]
             pause = longest_of(moments, minute) - usual
             found[seed] = {
@@ -137,13 +141,15 @@ def steps_of(moments: dict[int, float], span: Span) -> list[float]:
     ]
 
 
+def middle(times: list[float]) -> float:
+    """Their median; where training stood still, no number, which is within no bound."""
+    return median(times) if times else math.nan
+
+
 def longest_of(moments: dict[int, float], span: Span) -> float:
     """Seconds of the longest ten steps that lie in the span or reach into it: whoever waits for its end does so."""
-    return max(
-        moments[step] - moments[step - LOG_EVERY]
-        for step in moments
-        if step - LOG_EVERY in moments and moments[step] > span[0] and moments[step - LOG_EVERY] < span[1]
-    )
+    pairs = ((moments[step - LOG_EVERY], moments[step]) for step in moments if step - LOG_EVERY in moments)
+    return max((end - begin for begin, end in pairs if end > span[0] and begin < span[1]), default=math.inf)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ class MlflowServer:
         self.start()
 
     def start(self) -> None:
-        """Returns once it answers. Its runners of jobs, of no use to training, would start for long after that."""
+        """Returns once it answers. Its runners of jobs are off: training has no use for them, and their start would
+        load the machine for long after that."""
         command = [
             sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db",
             "--artifacts-destination", str(self._folder / "artifacts"), "--host", "127.0.0.1",

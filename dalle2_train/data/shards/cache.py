@@ -10,12 +10,14 @@ import fcntl
 import hashlib
 import logging
 import os
+import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from dalle2_train import storage
 from dalle2_train.data.shards.manifest import Shard
@@ -27,6 +29,8 @@ _CHECKSUM = 4
 # Eviction makes room for a while: to look at all pages for each new one would cost more than the reads.
 _KEPT_SHARE = 0.9
 _LEDGER = "bytes"
+_PAGE = f"{TEMPORARY}page-"
+_PATIENCE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 _failing: set[Path] = set()
@@ -91,7 +95,7 @@ class PageCache:
 
     def _write(self, file: Path, page: bytes) -> None:
         file.parent.mkdir(exist_ok=True)
-        temporary = self.folder / f"{TEMPORARY}{uuid.uuid4().hex}"
+        temporary = self.folder / f"{_PAGE}{uuid.uuid4().hex}"
         temporary.write_bytes(zlib.crc32(page).to_bytes(_CHECKSUM, "little") + page)
         temporary.rename(file)
 
@@ -107,14 +111,14 @@ class PageCache:
         return True
 
     def _evict(self, most: int) -> int:
-        """Removes pages until at most so many bytes are left; returns how many are."""
+        """Removes pages until at most so many bytes are left; returns how many are. By whoever has the lock."""
         pages, used = [], 0
         for file in self.folder.glob("**/*"):
             try:
                 entry = file.stat()
             except FileNotFoundError:
                 continue
-            if file.name.startswith(TEMPORARY):  # a killed process left it: nobody else writes now
+            if file.name.startswith(_PAGE):  # a killed process left it: who writes pages has the lock
                 file.unlink(missing_ok=True)
             elif file.parent != self.folder and file.is_file():
                 pages.append((entry.st_mtime, entry.st_size, file))
@@ -128,9 +132,9 @@ class PageCache:
 
     @contextmanager
     def _locked(self) -> Iterator[Path]:
-        """The file that says how many bytes are kept, for one process at a time."""
+        """The file that says how many bytes are kept, for one process at a time. OSError where another keeps it."""
         with (self.folder / _LEDGER).open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            _lock(stream)
             yield self.folder / _LEDGER
 
 
@@ -140,6 +144,18 @@ def open_cache(folder: str | None, gigabytes: float) -> PageCache | None:
         return None
     storage.check_writable(folder)
     return PageCache(Path(folder), int(gigabytes * 1e9))
+
+
+def _lock(stream: IO[str]) -> None:
+    """Waits a moment: who has it may be frozen, or stuck on its disk. Then BlockingIOError."""
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.005)
 
 
 def _gaps(pages: dict[int, bytes | None]) -> Iterator[list[int]]:
