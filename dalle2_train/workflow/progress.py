@@ -24,6 +24,8 @@ class Status:
     loss: float | None = None
     seconds_left: float | None = None
     what: str = ""
+    from_start: bool = True
+    """Whether all that is done was done since the line began; else the time so far says nothing of what is left."""
 
 
 class Tell(Protocol):
@@ -46,7 +48,8 @@ def watch_run(run_uri: str) -> Watch:
         told = storage.read_json(uri)
         if told.get("updated", 0.0) < started:  # an earlier attempt's last word
             return None
-        return Status(told["step"], told["num_steps"], told.get("loss"), told.get("seconds_left"))
+        left = told.get("seconds_left")
+        return Status(told["step"], told["num_steps"], told.get("loss"), left, from_start=False)
 
     return watch
 
@@ -116,7 +119,7 @@ def describe(status: Status | None, elapsed: float) -> str:
     parts, left = [status.what] if status.what else [], status.seconds_left
     if status.total is None:
         return "  ".join([*parts, f"{status.done:>6}", clock(elapsed)])
-    if left is None and status.done and not status.what:
+    if left is None and status.done and status.from_start and not status.what:
         left = elapsed / status.done * (status.total - status.done)
     parts += [f"{status.done:>6}/{status.total}", f"{100 * status.done // max(status.total, 1):>3} %"]
     parts += [] if status.loss is None else [f"loss {status.loss:.4f}"]

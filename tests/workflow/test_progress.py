@@ -2,9 +2,11 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
+from dalle2_train.storage import publish_json
 from dalle2_train.workflow.curves import running_mean
 from dalle2_train.workflow.progress import Status, clock, describe, on_a_line, watch_run
 
@@ -13,6 +15,16 @@ def test_the_line_says_how_far_and_how_long():
     assert describe(Status(200, 800, loss=0.5), elapsed=30.0) == "   200/800   25 %  loss 0.5000  1:30 left"
     assert describe(Status(8, 8, seconds_left=0.0), elapsed=1.0) == "     8/8  100 %  0:00 left"
     assert describe(None, elapsed=61.0) == "… 1:01"
+
+
+def test_of_a_training_that_goes_on_the_time_left_is_not_guessed(tmp_path: Path):
+    """Its steps were done by an earlier command: seven seconds of this one say nothing of them."""
+    watch = watch_run(str(tmp_path))
+    told = {"step": 112, "num_steps": 150, "loss": None, "seconds_left": None, "updated": time.time() + 1}
+    publish_json(str(tmp_path / "progress.json"), told)
+    assert describe(watch(), elapsed=20.0) == "   112/150   74 %"
+    publish_json(str(tmp_path / "progress.json"), {**told, "seconds_left": 72.0})
+    assert describe(watch(), elapsed=20.0) == "   112/150   74 %  1:12 left"
     assert clock(3599.6) == "60:00"
 
 
@@ -22,7 +34,7 @@ def test_an_earlier_attempts_last_word_is_not_shown(tmp_path):
     watch = watch_run(str(tmp_path))
     assert watch() is None
     (tmp_path / "progress.json").write_text(json.dumps({**told, "updated": time.time() + 1}))
-    assert watch() == Status(3, 9, 1.5, 6.0)
+    assert watch() == Status(3, 9, 1.5, 6.0, from_start=False)
 
 
 def test_a_block_on_a_line_is_told_to_its_end(capsys):
