@@ -338,6 +338,21 @@ def test_runs_follows_one_to_its_end(
     assert next(words, None) is None
 
 
+def test_who_stops_following_a_run_is_not_told_that_it_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    told = {"status": "running", "step": 1, "num_steps": 9, "loss": 0.5, "seconds_left": None, "updated": 1.0}
+    (tmp_path / "a").mkdir()
+    publish_json(str(tmp_path / "a" / "progress.json"), told)
+    main(["runs", "--storage", str(tmp_path), "a", "--follow"])
+    said = capsys.readouterr().err
+    assert "followed for 0:0" in said and "stopped after" not in said
+
+
 def test_runs_tells_where_the_time_went(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clock = iter((1000.0, 1100.0, 1150.0, 1180.0, 1250.0))
     run = tmp_path / "a"

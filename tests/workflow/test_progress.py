@@ -15,17 +15,17 @@ def test_the_line_says_how_far_and_how_long():
     assert describe(Status(200, 800, loss=0.5), elapsed=30.0) == "   200/800   25 %  loss 0.5000  1:30 left"
     assert describe(Status(8, 8, seconds_left=0.0), elapsed=1.0) == "     8/8  100 %  0:00 left"
     assert describe(None, elapsed=61.0) == "… 1:01"
+    assert clock(3599.6) == "60:00"
 
 
 def test_of_a_training_that_goes_on_the_time_left_is_not_guessed(tmp_path: Path):
-    """Its steps were done by an earlier command: seven seconds of this one say nothing of them."""
+    """Its steps were done by an earlier command: the seconds of this one say nothing of them."""
     watch = watch_run(str(tmp_path))
     told = {"step": 112, "num_steps": 150, "loss": None, "seconds_left": None, "updated": time.time() + 1}
     publish_json(str(tmp_path / "progress.json"), told)
     assert describe(watch(), elapsed=20.0) == "   112/150   74 %"
     publish_json(str(tmp_path / "progress.json"), {**told, "seconds_left": 72.0})
     assert describe(watch(), elapsed=20.0) == "   112/150   74 %  1:12 left"
-    assert clock(3599.6) == "60:00"
 
 
 def test_an_earlier_attempts_last_word_is_not_shown(tmp_path):
