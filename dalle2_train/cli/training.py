@@ -127,7 +127,7 @@ def _follow(storage_uri: str, name: str) -> None:
     from dalle2_train.workflow.progress import on_a_line, watch_run
 
     sign, heard = None, time.monotonic()
-    watch = watch_run(storage.join(storage_uri, name))
+    watch = watch_run(storage.join(storage_uri, name), since=0.0)  # its last word, whenever that was
     with on_a_line(name, watch, done="followed for", stopped="followed for"):  # the run itself may go on
         while True:
             (run,) = list_runs(storage_uri, name)

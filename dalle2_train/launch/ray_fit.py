@@ -1,9 +1,11 @@
-"""`TorchTrainer.fit` beside the main thread, which hears of a stop where no worker can."""
+"""`TorchTrainer.fit` beside the main thread, which hears of a stop where no worker can, and tells of new starts."""
 
+import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
 
 import ray.train
 from ray.train.torch import TorchTrainer
@@ -11,16 +13,17 @@ from ray.train.torch import TorchTrainer
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import progress_uri, stop_uri
 from dalle2_train.errors import PreemptedError
+from dalle2_train.training.goodput import read_attempts
 
 _LOOK_SECONDS = 5.0
 WAITING_SECONDS = 30.0
 """Workers that are there have ended by then, or say that they are still at it."""
 
 
-def fit_trainer(trainer: TorchTrainer, check_stop: Callable[[], object]) -> ray.train.Result:
+def fit_trainer(trainer: TorchTrainer, looks: Sequence[Callable[[], object]]) -> ray.train.Result:
     """`trainer.fit()` in a thread: in the main one Ray would take Ctrl-C for itself, and keep it ever after.
 
-    check_stop: called now and then; what it raises is raised.
+    looks: called now and then until it ends; what they raise is raised.
     """
     future: Future[ray.train.Result] = Future()
 
@@ -31,13 +34,29 @@ def fit_trainer(trainer: TorchTrainer, check_stop: Callable[[], object]) -> ray.
             future.set_exception(error)
 
     threading.Thread(target=work, name="ray-train", daemon=True).start()
-    while True:
-        try:
-            return future.result(_LOOK_SECONDS)
-        except TimeoutError:
-            if future.done():  # it is Ray's own
-                raise
-        check_stop()
+    while not wait([future], _LOOK_SECONDS).done:
+        for look in looks:
+            look()
+    return future.result()
+
+
+class StartsTold:
+    """Tells the driver's user from which step the workers go on: what they say themselves is in Ray's logs alone."""
+
+    def __init__(self, run_uri: str) -> None:
+        self._run_uri, self._known, self._is_first = run_uri, len(read_attempts(run_uri)), True
+
+    def __call__(self) -> None:
+        with suppress(Exception):  # a storage that does not answer now may answer at the next look
+            for attempt in read_attempts(self._run_uri)[self._known :]:
+                self._tell(attempt.resumed_from)
+
+    def _tell(self, step: int) -> None:
+        self._known += 1
+        again = "" if self._is_first else "workers were started again, "
+        if again or step > 0:
+            print(f"{self._run_uri}: {again}going on from step {step}", file=sys.stderr, flush=True)
+        self._is_first = False
 
 
 class StopWhileWaiting:

@@ -1,7 +1,7 @@
 """A training on Ray Train's workers: Ray starts, watches and restarts them; what is committed is ours to say."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from dalle2_train.launch.gauges import Gauges
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.launch.ray_configs import patience, run_config, scaling_config, torch_config, uses_gpu
 from dalle2_train.launch.ray_connection import connect
-from dalle2_train.launch.ray_fit import StopWhileWaiting, fit_trainer
+from dalle2_train.launch.ray_fit import StartsTold, StopWhileWaiting, fit_trainer
 from dalle2_train.launch.ray_room import check_room
 from dalle2_train.launch.worker import Host, run
 from dalle2_train.launch.worker_count import WorkerCount
@@ -56,9 +56,10 @@ def train_on_ray(
         check_room(job.recipe, workers, use_gpu, is_ours)
         # Through storage, which the workers of another machine see too.
         config = {"job": job, "work": work, "holder": holder, "asked": asked}
+        looks = (StopWhileWaiting(job.run_uri), StartsTold(job.run_uri))
         with asking_on_signals(lambda: storage.publish_bytes(stop_uri(job.run_uri), b"")):
             while True:
-                outcome = _attempt(job, workers, use_gpu, config)
+                outcome = _attempt(job, workers, use_gpu, config, looks)
                 if not isinstance(outcome, Ended):
                     return outcome
                 if outcome.error is not None and not _goes_on(job, outcome.error):
@@ -69,7 +70,13 @@ def train_on_ray(
             ray.shutdown()
 
 
-def _attempt(job: TrainJob, workers: WorkerCount, use_gpu: bool, config: dict[str, Any]) -> FitResult | Ended:
+def _attempt(
+    job: TrainJob,
+    workers: WorkerCount,
+    use_gpu: bool,
+    config: dict[str, Any],
+    looks: Sequence[Callable[[], object]],
+) -> FitResult | Ended:
     done = _newest_step(job)
     trainer = TorchTrainer(
         _rank,
@@ -80,7 +87,7 @@ def _attempt(job: TrainJob, workers: WorkerCount, use_gpu: bool, config: dict[st
     )
     try:
         with patience(job.recipe):
-            outcome = fit_trainer(trainer, StopWhileWaiting(job.run_uri)).return_value
+            outcome = fit_trainer(trainer, looks).return_value
     except TrainingFailedError as error:
         failures = list(getattr(error, "worker_failures", {}).values()) or [error]
         refusal = next((one for one in failures if isinstance(one, MemoryRefusal)), None)

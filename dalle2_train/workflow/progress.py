@@ -37,16 +37,19 @@ class Tell(Protocol):
 Watch = Callable[[], Status | None]
 
 
-def watch_run(run_uri: str) -> Watch:
-    """Asks a training run how far it is, whichever process trains it. None until it has said something."""
-    started = time.time()
+def watch_run(run_uri: str, since: float | None = None) -> Watch:
+    """Asks a training run how far it is, whichever process trains it. None until it has said something.
+
+    since: seconds since 1970; what it said before is another attempt's last word, and not shown. None: now.
+    """
+    since = time.time() if since is None else since
 
     def watch() -> Status | None:
         uri = progress_uri(run_uri)
         if not storage.exists(uri):
             return None
         told = storage.read_json(uri)
-        if told.get("updated", 0.0) < started:  # an earlier attempt's last word
+        if told.get("updated", 0.0) < since:
             return None
         left = told.get("seconds_left")
         return Status(told["step"], told["num_steps"], told.get("loss"), left, from_start=False)
@@ -69,7 +72,7 @@ class Line:
     @contextmanager
     def following(self, watch: Watch | None) -> Iterator[None]:
         """Show what `watch` says, every second, until the block ends."""
-        self.show(None)
+        self.show(_asked(watch))
         with nullcontext() if watch is None else _every_second(lambda: self.show(watch())):
             yield
 
@@ -131,6 +134,13 @@ def clock(seconds: float) -> str:
     """Minutes and seconds: 72 → '1:12'."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"
+
+
+def _asked(watch: Watch | None) -> Status | None:
+    if watch is not None:
+        with suppress(Exception):  # it is asked again
+            return watch()
+    return None
 
 
 @contextmanager

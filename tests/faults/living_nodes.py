@@ -5,6 +5,7 @@ Checkpoints go to an S3, records of what was trained on to a folder that all nod
 
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -80,7 +81,11 @@ def start_driver(
 
 class NodeTrials(Trials):
     """So many trials as `together` are one training of two workers, which is compared in the end with the same two
-    ranks left alone: the keys of all steps, and every loss bit for bit; and of its folder nothing may be left over."""
+    ranks left alone: the keys of all steps, and every loss bit for bit; and of its folder nothing may be left over.
+
+    Workers that crash by themselves, without a hand of ours, are counted in what was seen, and survived like any other
+    fault.
+    """
 
     def __init__(
         self,
@@ -133,13 +138,14 @@ class NodeTrials(Trials):
         is_same = code == 0 and self._is_same(job)
         left, missing = left_over(job), missing_files(job)
         attempts = read_attempts(job.run_uri)
-        assert len(attempts) == len(moments) + 1, (len(attempts), moments)
+        crashes = num_crashed((self.folder / f"{job.name}.log").read_text())
+        assert 0 <= len(attempts) - (len(moments) + 1) <= crashes, (len(attempts), crashes, moments)
         found = {}
         for number, moment in enumerate(moments):
-            seen, kept = self._judge(attempts[number], attempts[number + 1], moment)
+            seen, kept = self._judge(*around(moment, attempts), moment)
             found[first + number] = {
                 "class": self.name, "seed": first + number, "done": True,
-                "seen": {**seen, "left_over": left, "missing": missing},
+                "seen": {**seen, "left_over": left, "missing": missing, "crashes": crashes},
                 "kept": kept and is_same and not left and not missing,
             }  # fmt: skip
         return found
@@ -148,3 +154,15 @@ class NodeTrials(Trials):
         texts = [read_bytes(losses_uri(one.run_uri)) for one in (job, self.whole)]
         ours = history(self.folder / "keys" / job.name)
         return texts[0] == texts[1] and ours == history(Path(self.whole.run_uri) / "keys")
+
+
+def around(moment: float, attempts: Sequence[Attempt]) -> tuple[Attempt, Attempt]:
+    """The attempt that was going on at that moment, and the one that came next."""
+    later = next(number for number, attempt in enumerate(attempts) if attempt.began > moment)
+    return attempts[later - 1], attempts[later]
+
+
+def num_crashed(log: str) -> int:
+    """Workers that a driver's log tells to have died of a fault of their own, rather than of SIGKILL or SIGTERM."""
+    told = r"pid=(\d+)(?:, ip=([\d.]+))?\).*\*\*\* SIG(?:ABRT|BUS|FPE|ILL|SEGV) received"
+    return len(set(re.findall(told, log)))

@@ -28,6 +28,8 @@ from campaign import lines_of
 from nodes import can_have_nodes
 from report import BEGIN, DOCS, FOLDER, PROMISES, table
 
+from dalle2_train.training.goodput import Attempt
+
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(900)]
 system = pytest.mark.system
 
@@ -120,6 +122,18 @@ def test_nodes_that_are_killed_and_drained(tmp_path: Path):
             assert_kept(trials.run(seed))
     finally:
         trials.close()
+
+
+def test_a_fault_is_judged_by_the_attempts_around_it_whatever_crashed_in_between():
+    attempts = [Attempt(began, 8 * began, 2, began + 9, 0) for began in (0, 10, 20, 30)]
+    assert living_nodes.around(9.0, attempts) == (attempts[0], attempts[1])
+    assert living_nodes.around(25.0, attempts) == (attempts[2], attempts[3])
+
+
+def test_workers_that_crash_are_told_from_those_that_are_ended():
+    told = "(RayTrainWorker pid={}, ip=10.203.1.{}) *** {} received at time=1 on cpu 0 ***\n"
+    deaths = [(113, 5, "SIGABRT"), (113, 5, "SIGABRT"), (113, 6, "SIGSEGV"), (88, 5, "SIGTERM")]
+    assert living_nodes.num_crashed("".join(told.format(*death) for death in deaths)) == 2
 
 
 @pytest.mark.parametrize("name", PROMISES)

@@ -1,13 +1,14 @@
-"""A stop that is asked for while no worker is there to hear of it."""
+"""A stop that is asked for while no worker is there to hear of it, and what is told of workers that start."""
 
 from pathlib import Path
 
 import pytest
 
 from dalle2_train import storage
-from dalle2_train.checkpoints.layout import progress_uri, stop_uri
+from dalle2_train.checkpoints.layout import goodput_uri, progress_uri, stop_uri
 from dalle2_train.errors import PreemptedError
-from dalle2_train.launch.ray_fit import WAITING_SECONDS, StopWhileWaiting
+from dalle2_train.launch.ray_fit import WAITING_SECONDS, StartsTold, StopWhileWaiting
+from dalle2_train.training.goodput import Goodput
 
 
 @pytest.fixture
@@ -44,3 +45,18 @@ def test_workers_that_train_are_left_to_hear_of_it_themselves(run: str):
     now[0] += WAITING_SECONDS
     with pytest.raises(PreemptedError):
         check()
+
+
+def test_the_step_that_workers_go_on_from_is_told(run: str, capsys: pytest.CaptureFixture[str]):
+    def begin(step: int) -> str:
+        storage.publish_json(goodput_uri(run), Goodput(run, step, 2).to_json())
+        tell()
+        tell()
+        return capsys.readouterr().err
+
+    tell = StartsTold(run)
+    assert begin(0) == ""
+    assert begin(16) == f"{run}: workers were started again, going on from step 16\n"
+    tell = StartsTold(run)
+    assert begin(24) == f"{run}: going on from step 24\n"
+    assert begin(0) == f"{run}: workers were started again, going on from step 0\n"

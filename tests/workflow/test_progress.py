@@ -33,6 +33,7 @@ def test_an_earlier_attempts_last_word_is_not_shown(tmp_path):
     (tmp_path / "progress.json").write_text(json.dumps(told))
     watch = watch_run(str(tmp_path))
     assert watch() is None
+    assert watch_run(str(tmp_path), since=0.0)() == Status(3, 9, 1.5, 6.0, from_start=False)
     (tmp_path / "progress.json").write_text(json.dumps({**told, "updated": time.time() + 1}))
     assert watch() == Status(3, 9, 1.5, 6.0, from_start=False)
 
@@ -45,6 +46,12 @@ def test_a_block_on_a_line_is_told_to_its_end(capsys):
     with pytest.raises(ValueError, match="odd"), on_a_line("draw"):
         raise ValueError("odd")
     assert capsys.readouterr().err.splitlines()[-1] == "draw         stopped after 0:00"
+
+
+def test_a_line_begins_with_what_is_known(capsys):
+    with on_a_line("run", lambda: Status(3, 9)):
+        pass
+    assert capsys.readouterr().err.splitlines()[0].startswith("run               3/9")
 
 
 def test_running_mean_is_the_mean_of_the_last_ones():
