@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor
+
+from dalle2_train.parallel.shard import local
+from dalle2_train.parallel.whole import own_rows, whole
 
 MOMENTUM = 0.95
 # Jordan et al.'s: five rounds of x → ax + bx³ + cx⁵ take singular values from 0.01 to 1 to about 0.7 to 1.2.
@@ -52,10 +55,10 @@ class Muon(torch.optim.AdamW):
             state |= {"momentum_buffer": torch.zeros_like(parameter), "step": torch.zeros(())}
         state["step"] += 1
         average = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
-        update = _whole_orthogonal(gradient.lerp(average, MOMENTUM), self._dtype or parameter.dtype)
-        parameter.mul_(1 - rate * weight_decay)
+        update = _own_orthogonal(gradient.lerp(average, MOMENTUM), self._dtype or parameter.dtype)
         longest = max(parameter.shape[0], parameter.shape[1:].numel())
-        parameter.add_(update.to(parameter.dtype), alpha=-rate * 0.2 * longest**0.5)
+        mine = local(parameter)
+        mine.mul_(1 - rate * weight_decay).add_(update.to(mine.dtype), alpha=-rate * 0.2 * longest**0.5)
 
 
 def kernels(network: nn.Module) -> Iterator[nn.Parameter]:
@@ -80,11 +83,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return x.T if is_tall else x
 
 
-def _whole_orthogonal(update: Tensor, dtype: torch.dtype) -> Tensor:
-    """`orthogonal` of a kernel that may be sharded: every rank computes the whole one and keeps its own part."""
-    whole = update.full_tensor() if isinstance(update, DTensor) else update
-    found = orthogonal(whole.flatten(1).to(dtype)).view(whole.shape)
-    if not isinstance(update, DTensor):
-        return found
-    mesh = update.device_mesh
-    return DTensor.from_local(found, mesh, [Replicate()] * mesh.ndim).redistribute(mesh, update.placements)
+def _own_orthogonal(update: Tensor, dtype: torch.dtype) -> Tensor:
+    """This rank's part of `orthogonal` of a kernel that may be sharded: every rank computes the whole one."""
+    matrix = whole(update) if isinstance(update, DTensor) else update
+    found = orthogonal(matrix.flatten(1).to(dtype)).view(matrix.shape)
+    return own_rows(found, update) if isinstance(update, DTensor) else found

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from collectives_seen import written_to
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from toy_training import process_group
@@ -13,6 +14,12 @@ from dalle2_train.parallel.shard import ParallelConfig, build_mesh, shard_model
 
 def weights_after_steps(world_size: int, shard: int) -> dict[str, Tensor]:
     """The whole float64 weights after three steps on the same batch."""
+    found = {name: value.detach() for name, value in train(world_size, shard).named_parameters()}
+    return {n: value.full_tensor() if isinstance(value, DTensor) else value for n, value in found.items()}
+
+
+def train(world_size: int, shard: int) -> nn.Module:
+    """A network after three steps."""
     torch.manual_seed(0)
     # Five and one output channels: ranks hold uneven shards, and one of them nothing.
     network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.GroupNorm(5, 5), nn.SiLU(), nn.Conv2d(5, 1, 3)).double()
@@ -27,8 +34,14 @@ def weights_after_steps(world_size: int, shard: int) -> dict[str, Tensor]:
         network(x).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    found = {name: value.detach() for name, value in network.named_parameters()}
-    return {n: value.full_tensor() if isinstance(value, DTensor) else value for n, value in found.items()}
+    return network
+
+
+def note_steps(rank: int, world_size: int, store: str, shard: int, folder: Path) -> None:
+    """In a process of its own; every rank writes what its steps asked torch for."""
+    torch.set_num_threads(1)
+    with process_group(rank, world_size, store), written_to(folder):
+        train(world_size, shard)
 
 
 def save_weights(rank: int, world_size: int, store: str, shard: int, folder: Path) -> None:
