@@ -128,7 +128,8 @@ def _follow(storage_uri: str, name: str) -> None:
 
     sign, heard = None, time.monotonic()
     watch = watch_run(storage.join(storage_uri, name), since=0.0)  # its last word, whenever that was
-    with on_a_line(name, watch, done="followed for", stopped="followed for"):  # the run itself may go on
+    told = {"done": "followed for", "stopped": "followed for"}  # the run itself may go on
+    with on_a_line(name, watch, **told, first=watch()):
         while True:
             (run,) = list_runs(storage_uri, name)
             if (run.updated, run.beat) != sign:

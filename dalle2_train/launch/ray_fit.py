@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
 
 import ray.train
 from ray.train.torch import TorchTrainer
@@ -13,7 +12,7 @@ from ray.train.torch import TorchTrainer
 from dalle2_train import storage
 from dalle2_train.checkpoints.layout import progress_uri, stop_uri
 from dalle2_train.errors import PreemptedError
-from dalle2_train.training.goodput import read_attempts
+from dalle2_train.training.goodput import Attempt, read_attempts
 
 _LOOK_SECONDS = 5.0
 WAITING_SECONDS = 30.0
@@ -41,22 +40,42 @@ def fit_trainer(trainer: TorchTrainer, looks: Sequence[Callable[[], object]]) ->
 
 
 class StartsTold:
-    """Tells the driver's user from which step the workers go on: what they say themselves is in Ray's logs alone."""
+    """Tells the driver's user from which step workers go on, once they have done their first: what they say themselves
+    is in Ray's logs alone."""
 
     def __init__(self, run_uri: str) -> None:
-        self._run_uri, self._known, self._is_first = run_uri, len(read_attempts(run_uri)), True
+        self._run_uri, self._is_first = run_uri, True
+        attempts = self._read()
+        self._num_known = None if attempts is None else len(attempts)
 
     def __call__(self) -> None:
-        with suppress(Exception):  # a storage that does not answer now may answer at the next look
-            for attempt in read_attempts(self._run_uri)[self._known :]:
-                self._tell(attempt.resumed_from)
+        attempts = self._read()
+        if attempts is None:
+            return
+        if self._num_known is None:
+            self._num_known = len(attempts)
+        for attempt in attempts[self._num_known :]:
+            self._tell(attempt.resumed_from)
+        self._num_known = len(attempts)
+
+    def _read(self) -> list[Attempt] | None:
+        """None where the storage does not answer now; it is asked again at the next look."""
+        try:
+            return read_attempts(self._run_uri)
+        except Exception:
+            return None
 
     def _tell(self, step: int) -> None:
-        self._known += 1
-        again = "" if self._is_first else "workers were started again, "
-        if again or step > 0:
-            print(f"{self._run_uri}: {again}going on from step {step}", file=sys.stderr, flush=True)
+        if not self._is_first:
+            say(f"{self._run_uri}: workers were started again, going on from step {step}")
+        elif step > 0:
+            say(f"{self._run_uri}: going on from step {step}")
         self._is_first = False
+
+
+def say(text: str) -> None:
+    """On stderr, below the line that shows how far the training is."""
+    print("\n" * sys.stderr.isatty() + text, file=sys.stderr, flush=True)
 
 
 class StopWhileWaiting:

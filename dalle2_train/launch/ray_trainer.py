@@ -1,7 +1,6 @@
 """A training on Ray Train's workers: Ray starts, watches and restarts them; what is committed is ours to say."""
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from dalle2_train.launch.gauges import Gauges
 from dalle2_train.launch.job import TrainJob
 from dalle2_train.launch.ray_configs import patience, run_config, scaling_config, torch_config, uses_gpu
 from dalle2_train.launch.ray_connection import connect
-from dalle2_train.launch.ray_fit import StartsTold, StopWhileWaiting, fit_trainer
+from dalle2_train.launch.ray_fit import StartsTold, StopWhileWaiting, fit_trainer, say
 from dalle2_train.launch.ray_room import check_room
 from dalle2_train.launch.worker import Host, run
 from dalle2_train.launch.worker_count import WorkerCount
@@ -56,15 +55,15 @@ def train_on_ray(
         check_room(job.recipe, workers, use_gpu, is_ours)
         # Through storage, which the workers of another machine see too.
         config = {"job": job, "work": work, "holder": holder, "asked": asked}
-        looks = (StopWhileWaiting(job.run_uri), StartsTold(job.run_uri))
+        starts_told = StartsTold(job.run_uri)
         with asking_on_signals(lambda: storage.publish_bytes(stop_uri(job.run_uri), b"")):
             while True:
-                outcome = _attempt(job, workers, use_gpu, config, looks)
+                outcome = _attempt(job, workers, use_gpu, config, starts_told)
                 if not isinstance(outcome, Ended):
                     return outcome
                 if outcome.error is not None and not _goes_on(job, outcome.error):
                     raise outcome.error(outcome.message)
-                print(f"{outcome.message}; starting again", file=sys.stderr)
+                say(f"{outcome.message}; starting again")
     finally:
         if is_ours:  # nothing after it needs its processes or its memory
             ray.shutdown()
@@ -75,7 +74,7 @@ def _attempt(
     workers: WorkerCount,
     use_gpu: bool,
     config: dict[str, Any],
-    looks: Sequence[Callable[[], object]],
+    starts_told: StartsTold,
 ) -> FitResult | Ended:
     done = _newest_step(job)
     trainer = TorchTrainer(
@@ -87,7 +86,7 @@ def _attempt(
     )
     try:
         with patience(job.recipe):
-            outcome = fit_trainer(trainer, looks).return_value
+            outcome = fit_trainer(trainer, (StopWhileWaiting(job.run_uri), starts_told)).return_value
     except TrainingFailedError as error:
         failures = list(getattr(error, "worker_failures", {}).values()) or [error]
         refusal = next((one for one in failures if isinstance(one, MemoryRefusal)), None)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from dalle2_train.parallel.gathering import gather_rows, own_rows
 from dalle2_train.parallel.shard import local
-from dalle2_train.parallel.whole import own_rows, whole
 
 MOMENTUM = 0.95
 # Jordan et al.'s: five rounds of x → ax + bx³ + cx⁵ take singular values from 0.01 to 1 to about 0.7 to 1.2.
@@ -84,7 +84,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def _own_orthogonal(update: Tensor, dtype: torch.dtype) -> Tensor:
-    """This rank's part of `orthogonal` of a kernel that may be sharded: every rank computes the whole one."""
-    matrix = whole(update) if isinstance(update, DTensor) else update
+    """This rank's FSDP shard of `orthogonal` of a kernel, which every rank computes as a whole."""
+    matrix = gather_rows(update) if isinstance(update, DTensor) else update
     found = orthogonal(matrix.flatten(1).to(dtype)).view(matrix.shape)
     return own_rows(found, update) if isinstance(update, DTensor) else found

@@ -12,6 +12,8 @@ from dalle2_train import storage
 from dalle2_train.checkpoints.layout import progress_uri
 
 SECONDS_BETWEEN_LOG_LINES = 20.0
+_FRESH_SECONDS = 120.0
+"""A training whose last word is older may be gone, and has no time left."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def watch_run(run_uri: str, since: float | None = None) -> Watch:
         told = storage.read_json(uri)
         if told.get("updated", 0.0) < since:
             return None
-        left = told.get("seconds_left")
+        is_going_on = told.get("status") == "running" and time.time() - told["updated"] < _FRESH_SECONDS
+        left = told.get("seconds_left") if is_going_on else None
         return Status(told["step"], told["num_steps"], told.get("loss"), left, from_start=False)
 
     return watch
@@ -70,9 +73,9 @@ class Line:
         self._lock = threading.Lock()
 
     @contextmanager
-    def following(self, watch: Watch | None) -> Iterator[None]:
-        """Show what `watch` says, every second, until the block ends."""
-        self.show(_asked(watch))
+    def following(self, watch: Watch | None, first: Status | None = None) -> Iterator[None]:
+        """Show `first`, then what `watch` says, every second, until the block ends."""
+        self.show(first)
         with nullcontext() if watch is None else _every_second(lambda: self.show(watch())):
             yield
 
@@ -103,12 +106,17 @@ class Line:
 
 @contextmanager
 def on_a_line(
-    name: str, watch: Watch | None = None, done: str = "done in", stopped: str = "stopped after"
+    name: str,
+    watch: Watch | None = None,
+    done: str = "done in",
+    stopped: str = "stopped after",
+    first: Status | None = None,
 ) -> Iterator[Line]:
-    """A line that follows the block, by what `watch` or the block says, and then tells how long it took."""
+    """A line that follows the block, by what `watch` or the block says, and then tells how long it took. first: what it
+    begins with."""
     line, started, is_done = Line(name, done, stopped), time.monotonic(), False
     try:
-        with line.following(watch):
+        with line.following(watch, first):
             yield line
         is_done = True
     finally:
@@ -134,13 +142,6 @@ def clock(seconds: float) -> str:
     """Minutes and seconds: 72 → '1:12'."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"
-
-
-def _asked(watch: Watch | None) -> Status | None:
-    if watch is not None:
-        with suppress(Exception):  # it is asked again
-            return watch()
-    return None
 
 
 @contextmanager

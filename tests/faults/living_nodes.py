@@ -49,7 +49,9 @@ SHARED = "parallel.shard=2"
 """Both ranks share the weights, whether they are on one machine or on two: sums are then of the same parts."""
 # Ray finds out that a node is gone in 3 s rather than in 30.
 QUICK = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "1000",
-         "RAY_health_check_failure_threshold": "3"}  # fmt: skip
+         "RAY_health_check_failure_threshold": "3",
+         # Every crash is told.
+         "RAY_DEDUP_LOGS": "0"}  # fmt: skip
 
 
 @contextmanager
@@ -83,8 +85,8 @@ class NodeTrials(Trials):
     """So many trials as `together` are one training of two workers, which is compared in the end with the same two
     ranks left alone: the keys of all steps, and every loss bit for bit; and of its folder nothing may be left over.
 
-    Workers that crash by themselves, without a hand of ours, are counted in what was seen, and survived like any other
-    fault.
+    Workers that crash by themselves, without a hand of ours, are survived like any other fault. How many did in a
+    trial's training is written down.
     """
 
     def __init__(
@@ -135,17 +137,22 @@ class NodeTrials(Trials):
             if afterwards is not None:
                 afterwards()
         code = driver.wait(900)
-        is_same = code == 0 and self._is_same(job)
-        left, missing = left_over(job), missing_files(job)
-        attempts = read_attempts(job.run_uri)
+        return self._judged(job, first, moments, code == 0 and self._is_same(job))
+
+    def _judged(
+        self, job: TrainJob, first: int, moments: list[float], is_same: bool
+    ) -> dict[int, dict[str, Any]]:
+        left, missing, attempts = left_over(job), missing_files(job), read_attempts(job.run_uri)
         crashes = num_crashed((self.folder / f"{job.name}.log").read_text())
-        assert 0 <= len(attempts) - (len(moments) + 1) <= crashes, (len(attempts), crashes, moments)
+        pairs = [around(moment, attempts) for moment in moments]
+        assert len({id(after) for _, after in pairs}) == len(pairs), (attempts, moments)
+        assert 0 <= len(attempts) - (len(moments) + 1) <= crashes, (attempts, moments, crashes)
         found = {}
-        for number, moment in enumerate(moments):
-            seen, kept = self._judge(*around(moment, attempts), moment)
-            found[first + number] = {
-                "class": self.name, "seed": first + number, "done": True,
-                "seen": {**seen, "left_over": left, "missing": missing, "crashes": crashes},
+        for seed, (moment, (before, after)) in enumerate(zip(moments, pairs, strict=True), first):
+            seen, kept = self._judge(before, after, moment)
+            found[seed] = {
+                "class": self.name, "seed": seed, "done": True,
+                "seen": {**seen, "left_over": left, "missing": missing, "crashes_of_training": crashes},
                 "kept": kept and is_same and not left and not missing,
             }  # fmt: skip
         return found
@@ -158,7 +165,8 @@ class NodeTrials(Trials):
 
 def around(moment: float, attempts: Sequence[Attempt]) -> tuple[Attempt, Attempt]:
     """The attempt that was going on at that moment, and the one that came next."""
-    later = next(number for number, attempt in enumerate(attempts) if attempt.began > moment)
+    later = sum(attempt.began <= moment for attempt in attempts)
+    assert 0 < later < len(attempts), (attempts, moment)
     return attempts[later - 1], attempts[later]
 
 

@@ -131,8 +131,9 @@ def test_a_fault_is_judged_by_the_attempts_around_it_whatever_crashed_in_between
 
 
 def test_workers_that_crash_are_told_from_those_that_are_ended():
-    told = "(RayTrainWorker pid={}, ip=10.203.1.{}) *** {} received at time=1 on cpu 0 ***\n"
-    deaths = [(113, 5, "SIGABRT"), (113, 5, "SIGABRT"), (113, 6, "SIGSEGV"), (88, 5, "SIGTERM")]
+    told = "\x1b[36m(RayTrainWorker pid={})\x1b[0m *** {} received at time=1795771500 on cpu 0 ***\n"
+    deaths = [("113, ip=10.203.1.5", "SIGABRT"), ("113, ip=10.203.1.5", "SIGABRT"), ("113", "SIGSEGV"),
+              ("88, ip=10.203.1.5", "SIGTERM")]  # fmt: skip
     assert living_nodes.num_crashed("".join(told.format(*death) for death in deaths)) == 2
 
 

@@ -23,10 +23,15 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.filterwarnings("
 STEPS = ("training.num_steps=40", "training.checkpoint_every_steps=10", "training.sample_every_steps=20")
 
 
-def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint_and_nothing_else(make_job, monkeypatch):
+def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint_and_nothing_else(
+    make_job, monkeypatch, capfd: pytest.CaptureFixture[str]
+):
     job = make_job("run", *STEPS)
+    monkeypatch.setattr(ray_fit, "_LOOK_SECONDS", 0.2)
     killed = kill_a_worker(Path(job.run_uri), 25)
     result = train(job, workers=2)
+    told = f"{job.run_uri}: workers were started again, going on from step {result.resumed_from}\n"
+    assert capfd.readouterr().err.count(told) == 1
     assert killed and result.step == 40 and result.resumed_from in (10, 20, 30)
     assert read_manifest(f"{job.run_uri}/checkpoints/step-00000040").world_size == 2
     assert storage.exists(f"{job.run_uri}/samples/step-00000040.png")

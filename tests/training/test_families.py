@@ -9,6 +9,8 @@ import torch
 from processes import call_in_ranks
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.system
+
 
 def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "losses.jsonl").read_text().splitlines()]

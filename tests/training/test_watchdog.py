@@ -32,6 +32,7 @@ def test_the_first_step_has_its_own_deadline(tmp_path):
     assert code == 0
 
 
+@pytest.mark.system
 @pytest.mark.slow
 def test_who_waits_for_a_frozen_rank_ends_too(tmp_path):
     run = tmp_path / "run"

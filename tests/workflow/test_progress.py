@@ -21,7 +21,8 @@ def test_the_line_says_how_far_and_how_long():
 def test_of_a_training_that_goes_on_the_time_left_is_not_guessed(tmp_path: Path):
     """Its steps were done by an earlier command: the seconds of this one say nothing of them."""
     watch = watch_run(str(tmp_path))
-    told = {"step": 112, "num_steps": 150, "loss": None, "seconds_left": None, "updated": time.time() + 1}
+    told = {"step": 112, "num_steps": 150, "loss": None, "seconds_left": None, "status": "running",
+            "updated": time.time() + 1}  # fmt: skip
     publish_json(str(tmp_path / "progress.json"), told)
     assert describe(watch(), elapsed=20.0) == "   112/150   74 %"
     publish_json(str(tmp_path / "progress.json"), {**told, "seconds_left": 72.0})
@@ -29,12 +30,17 @@ def test_of_a_training_that_goes_on_the_time_left_is_not_guessed(tmp_path: Path)
 
 
 def test_an_earlier_attempts_last_word_is_not_shown(tmp_path):
-    told = {"step": 3, "num_steps": 9, "loss": 1.5, "seconds_left": 6.0, "updated": time.time() - 60}
+    told = {"step": 3, "num_steps": 9, "loss": 1.5, "seconds_left": 6.0, "status": "running",
+            "updated": time.time() - 600}  # fmt: skip
     (tmp_path / "progress.json").write_text(json.dumps(told))
     watch = watch_run(str(tmp_path))
     assert watch() is None
-    assert watch_run(str(tmp_path), since=0.0)() == Status(3, 9, 1.5, 6.0, from_start=False)
-    (tmp_path / "progress.json").write_text(json.dumps({**told, "updated": time.time() + 1}))
+    # Who asks for it is shown it; how much time was left does not hold any more.
+    assert watch_run(str(tmp_path), since=0.0)() == Status(3, 9, 1.5, from_start=False)
+    now = {**told, "updated": time.time() + 1}
+    (tmp_path / "progress.json").write_text(json.dumps({**now, "status": "finished"}))
+    assert watch() == Status(3, 9, 1.5, from_start=False)
+    (tmp_path / "progress.json").write_text(json.dumps(now))
     assert watch() == Status(3, 9, 1.5, 6.0, from_start=False)
 
 
@@ -49,7 +55,7 @@ def test_a_block_on_a_line_is_told_to_its_end(capsys):
 
 
 def test_a_line_begins_with_what_is_known(capsys):
-    with on_a_line("run", lambda: Status(3, 9)):
+    with on_a_line("run", first=Status(3, 9)):
         pass
     assert capsys.readouterr().err.splitlines()[0].startswith("run               3/9")
 
